@@ -1,0 +1,65 @@
+# The commands of the project. Each makes .venv first, and again only when requirements.lock has changed.
+#   make demo [COHORT=cgd] [SERVE=no] [OUT=DIR]    make test    make check    make bench
+
+COHORT ?= cgd
+SERVE  ?= yes
+OUT    ?= out/demo
+# More words for pytest: make test PYTEST="tests/models -k cox"
+PYTEST ?=
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# Neither Flower nor Ray reports home, from whatever is started here.
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+export RAY_USAGE_STATS_ENABLED = 0
+
+# A stamp is named after the content it stands for, so a checkout that only touches the file rebuilds nothing.
+digest    = $(shell sha256sum $(1) 2>/dev/null | cut -c1-16)
+INSTALLED := $(VENV)/.installed-$(call digest,requirements.lock)
+LINKED    := $(VENV)/.linked-$(call digest,pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(LINKED)
+
+demo: setup
+	$(BIN)/archipel demo --cohort $(COHORT) --out $(OUT) $(if $(filter no,$(SERVE)),--no-serve)
+
+test: setup
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python experiments/bench_rounds/run.py
+
+# For maintainers: resolve every requirement in one go. uv comes with flwr. No index is named in the file.
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
+
+$(INSTALLED):
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is missing. On Debian: apt install python3 python3-venv"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11 is needed, and $(PYTHON) is $$("$(PYTHON)" --version). Name another: make PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "The venv module of $(PYTHON) is missing. On Debian: apt install python3-venv"; exit 1; }
+	@echo "Setting up $(VENV) from requirements.lock (once, about a minute)"
+	@"$(PYTHON)" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(LINKED): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
