@@ -1,5 +1,4 @@
-"""The mathematics: every method as local (a site's summand), combine (the sum) and finish (the estimate).
+"""Mathematics: arrays in, arrays out. Every method is `local`, `combine` and `finish` (see `models.step`).
 
-Arrays in, arrays out: no files, no network, no Flower. The only package that may import torch, and only where
-a network is trained. Knows `schemas` and nothing else of ours.
+No files, no network, no Flower, no patient table: a step can be read, and tested, on its own.
 """

@@ -1,0 +1,77 @@
+"""The words a site may use to refuse: a code leaves the site, never free text.
+
+Stock Flower sends the text of an exception to the hub, and exceptions quote cells. Here each refusal is one of
+these codes; both sides know the sentence that belongs to it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Why a site sent no summand."""
+
+    MESSAGE_MALFORMED = "MESSAGE_MALFORMED"
+    OTHER_VERSION = "OTHER_VERSION"
+    PLAN_UNKNOWN = "PLAN_UNKNOWN"
+    PLAN_NOT_OURS = "PLAN_NOT_OURS"
+    PLAN_BELOW_FLOOR = "PLAN_BELOW_FLOOR"
+    PLAN_NOT_APPROVED = "PLAN_NOT_APPROVED"
+    APPROVAL_EXPIRED = "APPROVAL_EXPIRED"
+    APPROVAL_WITHDRAWN = "APPROVAL_WITHDRAWN"
+    SITE_PAUSED = "SITE_PAUSED"
+    RUN_UNKNOWN = "RUN_UNKNOWN"
+    RUN_CHANGED = "RUN_CHANGED"
+    ROUND_ANSWERED_OTHERWISE = "ROUND_ANSWERED_OTHERWISE"
+    ROUND_STALE = "ROUND_STALE"
+    ROUNDS_EXHAUSTED = "ROUNDS_EXHAUSTED"
+    REQUEST_NOT_IN_PLAN = "REQUEST_NOT_IN_PLAN"
+    REQUEST_NOT_FINITE = "REQUEST_NOT_FINITE"
+    REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    RELEASE_NOT_IN_PLAN = "RELEASE_NOT_IN_PLAN"
+    RELEASE_WRONG_SHAPE = "RELEASE_WRONG_SHAPE"
+    RELEASE_WRONG_DTYPE = "RELEASE_WRONG_DTYPE"
+    RELEASE_NOT_FINITE = "RELEASE_NOT_FINITE"
+    RELEASE_TOO_LARGE = "RELEASE_TOO_LARGE"
+    TOO_FEW_PATIENTS = "TOO_FEW_PATIENTS"
+    TABLES_REFUSED = "TABLES_REFUSED"
+    TABLES_CHANGED = "TABLES_CHANGED"
+    STEP_FAILED = "STEP_FAILED"
+    STORAGE_FAILED = "STORAGE_FAILED"
+
+
+SENTENCES: dict[Code, str] = {
+    Code.MESSAGE_MALFORMED: "The message was not one of ours or was damaged on the way.",
+    Code.OTHER_VERSION: "Hub and site run different versions of Archipel: install the same version on both.",
+    Code.PLAN_UNKNOWN: "The site has not received this plan: launch the study again.",
+    Code.PLAN_NOT_OURS: "The plan asks for something that the study does not compile to at this site: "
+    "install the same version of Archipel on both sides.",
+    Code.PLAN_BELOW_FLOOR: "The plan goes below the site's floors for patients or events: raise `[privacy]` "
+    "in the study.",
+    Code.PLAN_NOT_APPROVED: "The site has not approved this plan: there, run `archipel site plans`, read the "
+    "data-use card, then `archipel site approve HASH`.",
+    Code.APPROVAL_EXPIRED: "The site's approval of this plan has expired: it must approve it again.",
+    Code.APPROVAL_WITHDRAWN: "The site has withdrawn its approval of this plan.",
+    Code.SITE_PAUSED: "The site has paused all releases: its administrator ends that with "
+    "`archipel site approve --resume`.",
+    Code.RUN_UNKNOWN: "The site was not set up for this run.",
+    Code.RUN_CHANGED: "The run's plan or list of sites differs from what the site was set up with.",
+    Code.ROUND_ANSWERED_OTHERWISE: "The site has answered this round to a different question; it answers each "
+    "round once.",
+    Code.ROUND_STALE: "The round lies before one that the site has already answered.",
+    Code.ROUNDS_EXHAUSTED: "The run has asked more rounds than its plan allows.",
+    Code.REQUEST_NOT_IN_PLAN: "The hub asked for something that is not in the approved plan.",
+    Code.REQUEST_NOT_FINITE: "The hub sent a value that is not a finite number.",
+    Code.REQUEST_TOO_LARGE: "The hub sent a value beyond the plan's bounds.",
+    Code.RELEASE_NOT_IN_PLAN: "The site's gate held back an answer with other arrays than the plan lists.",
+    Code.RELEASE_WRONG_SHAPE: "The site's gate held back an array of another shape than in the plan.",
+    Code.RELEASE_WRONG_DTYPE: "The site's gate held back an array of another type than in the plan.",
+    Code.RELEASE_NOT_FINITE: "The site's gate held back a value that is not a finite number.",
+    Code.RELEASE_TOO_LARGE: "The site's gate held back a value beyond the plan's bounds.",
+    Code.TOO_FEW_PATIENTS: "The site has too few eligible patients for this study; it takes no part.",
+    Code.TABLES_REFUSED: "The site's tables do not pass the check: there, run `archipel site check`.",
+    Code.TABLES_CHANGED: "The site's tables changed during the run: launch a new run.",
+    Code.STEP_FAILED: "The site could not compute this step: its administrator finds the reason in the site's log.",
+    Code.STORAGE_FAILED: "The site could not write its ledger (disk full or not writable), so nothing left it.",
+}

@@ -1,0 +1,138 @@
+"""A site's patients as arrays: what `client.tables` makes of the tables and `models` computes on.
+
+A Cohort lives inside a site. No function sends one; steps turn it into summands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.design import DesignColumn
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's matrix.
+
+    Attributes:
+        columns: Names of the design columns (see `schemas.design`).
+        values: (n_patients, n_columns) float64; NaN where the cell, or the whole layer of a patient, is missing.
+    """
+
+    columns: tuple[str, ...]
+    values: Floats
+
+    @property
+    def observed(self) -> NDArray[np.bool_]:
+        """(n_patients, n_columns), True where the cell is known."""
+        return ~np.isnan(self.values)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The eligible patients of one site.
+
+    Attributes:
+        patient_ids: The site's identifiers; they stay in the site's memory.
+        time: (n_patients,) float64, time to event or censoring, > 0, in the dictionary's unit.
+        event: (n_patients,) bool, True where the event was observed.
+        entry: (n_patients,) float64, observed only after it; 0 where observed from the origin.
+        layers: By name.
+        group: (n_patients,) labels of relatives, or None.
+        fold: (n_patients,) labels of the column that deals folds, or None.
+        held_out: (n_patients,) bool, True for the patients that this site keeps from training to judge the
+            model on (real federation), or None.
+        site: Name of the site, for `simulate` and local display.
+    """
+
+    patient_ids: tuple[str, ...]
+    time: Floats
+    event: NDArray[np.bool_]
+    entry: Floats
+    layers: Mapping[str, Layer]
+    group: NDArray[np.str_] | None = None
+    fold: NDArray[np.str_] | None = None
+    held_out: NDArray[np.bool_] | None = None
+    site: str = ""
+    _index: Mapping[str, tuple[str, int]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check that all parts speak of the same patients."""
+        n = len(self.patient_ids)
+        for name, array in (("time", self.time), ("event", self.event), ("entry", self.entry)):
+            if array.shape != (n,):
+                raise ValueError(f"{name} has shape {array.shape}, expected ({n},)")
+        index: dict[str, tuple[str, int]] = {}
+        for layer_name, layer in self.layers.items():
+            if layer.values.shape != (n, len(layer.columns)):
+                raise ValueError(f"layer {layer_name} has shape {layer.values.shape}")
+            index.update({column: (layer_name, j) for j, column in enumerate(layer.columns)})
+        object.__setattr__(self, "_index", index)
+
+    @property
+    def n_patients(self) -> int:
+        """Number of patients."""
+        return len(self.patient_ids)
+
+    @property
+    def n_events(self) -> int:
+        """Number of observed events."""
+        return int(self.event.sum())
+
+    def matrix(self, design: Sequence[DesignColumn | str]) -> Floats:
+        """Return the (n_patients, p) float64 matrix of the named design columns, NaN where missing.
+
+        A column that this site does not hold at all is missing for all of its patients.
+        """
+        x = np.full((self.n_patients, len(design)), np.nan)
+        for j, wanted in enumerate(design):
+            name = wanted if isinstance(wanted, str) else wanted.name
+            if name in self._index:
+                layer, column = self._index[name]
+                x[:, j] = self.layers[layer].values[:, column]
+        return x
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Cohort:
+        """Return the cohort of the patients that `rows` (indices or mask) selects."""
+        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.intp)
+        return replace(
+            self,
+            patient_ids=tuple(self.patient_ids[i] for i in index),
+            time=self.time[index],
+            event=self.event[index],
+            entry=self.entry[index],
+            layers={name: Layer(layer.columns, layer.values[index]) for name, layer in self.layers.items()},
+            group=None if self.group is None else self.group[index],
+            fold=None if self.fold is None else self.fold[index],
+            held_out=None if self.held_out is None else self.held_out[index],
+        )
+
+
+def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
+    """Return one cohort of all patients: the pooled table, which exists in `simulate` alone."""
+    first = cohorts[0]
+    columns = {name: layer.columns for cohort in cohorts for name, layer in cohort.layers.items()}
+    layers = {
+        name: Layer(names, np.vstack([cohort.matrix(names) for cohort in cohorts])) for name, names in columns.items()
+    }
+    return Cohort(
+        patient_ids=tuple(patient for cohort in cohorts for patient in cohort.patient_ids),
+        time=np.concatenate([cohort.time for cohort in cohorts]),
+        event=np.concatenate([cohort.event for cohort in cohorts]),
+        entry=np.concatenate([cohort.entry for cohort in cohorts]),
+        layers=layers,
+        group=_joined([cohort.group for cohort in cohorts]),
+        fold=_joined([cohort.fold for cohort in cohorts]),
+        site=first.site if len(cohorts) == 1 else "pooled",
+    )
+
+
+def _joined(parts: Sequence[NDArray[np.str_] | None]) -> NDArray[np.str_] | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None

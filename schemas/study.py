@@ -1,0 +1,296 @@
+"""The study: a question, its endpoint, who takes part, the model, its evaluation, and what may leave a site.
+
+A study is a TOML file that a data scientist writes. It says nothing about one site's files and nothing about
+how to compute; `models.compile` turns it, with its dictionary, into the plan that a site approves.
+"""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from schemas.dictionary import Dictionary, Name, load_dictionary
+from schemas.errors import Fault, FaultsError
+from schemas.toml_source import TomlSource
+
+MAX_TIME_BINS = 64
+MIN_PATIENTS_FLOOR = 10
+MIN_EVENTS_FLOOR = 5
+
+Method = Literal["hazard", "cox", "cox-stratified"]
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Endpoint(BaseModel):
+    """Time to an event, with the columns that hold it.
+
+    Attributes:
+        time: Column of the time from origin to event or censoring.
+        event: Column that is 1 (true) where the event was observed.
+        entry: Column of the time from which a patient was under observation (delayed entry).
+        horizons_days: Times at which predictions are judged, in the unit of `time`.
+        label: What the event is, for people.
+    """
+
+    model_config = _STRICT
+
+    time: Name
+    event: Name
+    entry: Name | None = None
+    horizons_days: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=10)] = ()
+    label: str = Field(default="", max_length=300)
+
+
+class Criterion(BaseModel):
+    """A condition on one column of the clinical table: ``age_years >= 18``."""
+
+    model_config = _STRICT
+
+    column: Name
+    op: Literal["==", "!=", "<", "<=", ">", ">="]
+    value: float | bool | str
+
+
+class Eligibility(BaseModel):
+    """Who is in the cohort.
+
+    Attributes:
+        criteria: All must hold; a patient whose cell is empty does not meet the criterion.
+        complete_cases: Leave out patients with an empty covariate, instead of imputing its mean.
+    """
+
+    model_config = _STRICT
+
+    criteria: tuple[Criterion, ...] = ()
+    complete_cases: bool = False
+
+
+class Model(BaseModel):
+    """What is fitted.
+
+    Attributes:
+        method: ``hazard`` (grouped proportional hazards), ``cox``, or ``cox-stratified`` (by site).
+        covariates: Columns of the dictionary, of any layer.
+        ties: How `cox` treats tied event times.
+        penalty: The lambda of -1/2 lambda beta^2, one number or one per layer; on the standardised scale
+            when `standardise` is true, else on the original scale.
+        standardise: Divide every covariate by its standard deviation over all sites before penalising.
+    """
+
+    model_config = _STRICT
+
+    method: Method = "hazard"
+    covariates: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
+    ties: Literal["breslow", "efron"] = "efron"
+    penalty: Annotated[float, Field(ge=0, le=1e9)] | dict[str, Annotated[float, Field(ge=0, le=1e9)]] = 0.0
+    standardise: bool = True
+
+    @field_validator("covariates")
+    @classmethod
+    def _no_doubles(cls, covariates: tuple[str, ...]) -> tuple[str, ...]:
+        doubles = sorted({name for name in covariates if covariates.count(name) > 1})
+        if doubles:
+            raise ValueError(f"named twice: {', '.join(doubles)}")
+        return covariates
+
+    def penalty_of(self, layer: str) -> float:
+        """Return the penalty of a covariate of `layer`; a layer the study does not name has none."""
+        return self.penalty.get(layer, 0.0) if isinstance(self.penalty, dict) else self.penalty
+
+
+class FoldColumn(BaseModel):
+    """Folds that a column of the clinical table deals out (in `simulate`)."""
+
+    model_config = _STRICT
+
+    column: Name
+
+
+class Evaluation(BaseModel):
+    """How the model is judged on patients that it has not seen.
+
+    Attributes:
+        folds: Number of folds (0: no evaluation), or the column that deals them out.
+        repeats: How often the folds are dealt anew.
+        group: Column whose equal values (relatives) share a fold.
+    """
+
+    model_config = _STRICT
+
+    folds: Annotated[int, Field(ge=0, le=20)] | FoldColumn = 5
+    repeats: Annotated[int, Field(ge=1, le=50)] = 1
+    group: Name | None = None
+
+    @field_validator("folds")
+    @classmethod
+    def _not_one(cls, folds: int | FoldColumn) -> int | FoldColumn:
+        if folds == 1:
+            raise ValueError("one fold leaves nothing to train on; write 0 for no evaluation, or 2 and more")
+        return folds
+
+
+class Privacy(BaseModel):
+    """The floors under every number that leaves a site.
+
+    Attributes:
+        min_patients: Patients behind a site's summand; a real site accepts 10 or more.
+        min_events_per_interval: Events of the federation in each interval of the common time grid. 1 means
+            exact event times, which `simulate` alone accepts.
+        time_bins: Bins of the summed event histogram from which the grid is made.
+    """
+
+    model_config = _STRICT
+
+    min_patients: Annotated[int, Field(ge=1, le=1000)] = MIN_PATIENTS_FLOOR
+    min_events_per_interval: Annotated[int, Field(ge=1, le=1000)] = MIN_EVENTS_FLOOR
+    time_bins: Annotated[int, Field(ge=2, le=MAX_TIME_BINS)] = MAX_TIME_BINS
+
+    @property
+    def exact_times(self) -> bool:
+        """Whether the study asks for exact event times."""
+        return self.min_events_per_interval == 1
+
+
+class Study(BaseModel):
+    """One question to the federation, complete enough to be approved.
+
+    Attributes:
+        deadline_s: How long the hub waits for the sites in one round.
+        on_dropout: ``pause`` until a missing site is back, or ``continue`` without it (at most once a run,
+            not below three sites; the hub could then infer the leaving site's sums).
+        expires: Last day on which a site answers this study.
+    """
+
+    model_config = _STRICT
+
+    kind: Literal["study"]
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,59}$")]
+    title: str = Field(default="", max_length=300)
+    question: str = Field(default="", max_length=2000)
+    dictionary: Annotated[str, Field(min_length=1, max_length=300)]
+    purpose: str = Field(default="", max_length=2000)
+    ethics_reference: str = Field(default="", max_length=300)
+    contact: str = Field(default="", max_length=300)
+    expires: datetime.date | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    on_dropout: Literal["pause", "continue"] = "pause"
+    endpoint: Endpoint
+    eligibility: Eligibility = Eligibility()
+    model: Model
+    evaluation: Evaluation = Evaluation()
+    privacy: Privacy = Privacy()
+
+
+def load_study(path: Path) -> tuple[Study, Dictionary]:
+    """Read a study and the dictionary that it names (relative to the study's own folder).
+
+    Raises:
+        FaultsError: Naming every fault of both files at once, each with its line.
+    """
+    source = TomlSource(path)
+    faults: list[Fault] = []
+    study: Study | None = None
+    dictionary: Dictionary | None = None
+    try:
+        study = Study.model_validate(source.data)
+    except ValidationError as error:
+        faults += source.faults_of(error)
+    named = source.data.get("dictionary")
+    if isinstance(named, str) and named:
+        try:
+            dictionary = load_dictionary(path.parent / named)
+        except FaultsError as error:
+            faults += error.faults
+    if study is not None and dictionary is not None:
+        faults += study_faults(study, dictionary, source)
+    if faults or study is None or dictionary is None:
+        raise FaultsError(str(path), faults)
+    return study, dictionary
+
+
+def study_faults(study: Study, dictionary: Dictionary, source: TomlSource | None = None) -> list[Fault]:
+    """Return what of `study` the dictionary contradicts: unknown columns, wrong types, wrong layers."""
+
+    def where(*path: str | int) -> str:
+        return source.where(path) if source is not None else ".".join(str(part) for part in path)
+
+    faults: list[Fault] = []
+
+    def need(name: str | None, types: tuple[str, ...], *path: str | int) -> None:
+        if name is None:
+            return
+        column = dictionary.column(name)
+        if column is None:
+            faults.append(Fault(where(*path), f"the dictionary {dictionary.name} has no column `{name}`"))
+        elif column.type not in types:
+            faults.append(
+                Fault(where(*path), f"column `{name}` is of type {column.type}", f"needed: {' or '.join(types)}")
+            )
+
+    numeric = ("number", "integer")
+    endpoint = study.endpoint
+    need(endpoint.time, numeric, "endpoint", "time")
+    need(endpoint.event, ("boolean", "integer"), "endpoint", "event")
+    need(endpoint.entry, numeric, "endpoint", "entry")
+    for name in study.model.covariates:
+        need(name, (*numeric, "boolean", "category"), "model", "covariates")
+        if name in (endpoint.time, endpoint.event, endpoint.entry):
+            faults.append(Fault(where("model", "covariates"), f"`{name}` is part of the endpoint", "remove it"))
+    for index, criterion in enumerate(study.eligibility.criteria):
+        place = ("eligibility", "criteria", index)
+        need(criterion.column, (*numeric, "boolean", "category"), *place)
+        faults += _criterion_faults(criterion, dictionary, where(*place))
+    faults += _endpoint_faults(study, dictionary, where)
+    if isinstance(study.model.penalty, dict):
+        used = {column.layer for name in study.model.covariates if (column := dictionary.column(name))}
+        for layer in sorted(set(study.model.penalty) - used):
+            faults.append(Fault(where("model", "penalty"), f"no covariate is of layer `{layer}`", "remove it"))
+    group = study.evaluation.group
+    need(group, ("identifier", "category", "integer"), "evaluation", "group")
+    if isinstance(study.evaluation.folds, FoldColumn):
+        need(study.evaluation.folds.column, ("category", "integer", "identifier"), "evaluation", "folds")
+    return faults
+
+
+def _criterion_faults(criterion: Criterion, dictionary: Dictionary, where: str) -> list[Fault]:
+    column = dictionary.column(criterion.column)
+    if column is None:
+        return []
+    if column.type == "category":
+        if criterion.value not in (column.codes or ()):
+            return [Fault(where, f"`{criterion.value}` is not a code of `{column.name}`")]
+        if criterion.op not in ("==", "!="):
+            return [Fault(where, f"categories have no order: `{criterion.op}` cannot be asked of `{column.name}`")]
+    elif isinstance(criterion.value, str):
+        return [Fault(where, f"`{column.name}` is a {column.type}, so its value here must be one")]
+    return []
+
+
+def _endpoint_faults(study: Study, dictionary: Dictionary, where: object) -> list[Fault]:
+    place = where if callable(where) else None
+    faults: list[Fault] = []
+    column = dictionary.column(study.endpoint.time)
+    if column is None or place is None:
+        return faults
+    if column.max is None:
+        faults.append(
+            Fault(
+                place("endpoint", "time"),
+                f"the dictionary gives `{column.name}` no `max`",
+                "the common time grid is fixed from the dictionary's range: add `max` there",
+            )
+        )
+        return faults
+    for horizon in study.endpoint.horizons_days:
+        if horizon > column.max:
+            faults.append(
+                Fault(
+                    place("endpoint", "horizons_days"),
+                    f"the horizon {horizon:g} lies beyond the largest time of the dictionary, {column.max:g}",
+                )
+            )
+    return faults
