@@ -22,9 +22,8 @@ OPTIONAL = [name_of(line) for line in PROJECT["optional-dependencies"]["network"
 
 
 def test_every_requirement_has_its_line_and_no_line_is_left_over() -> None:
-    rows = re.findall(
-        r"^\| ([A-Za-z0-9._-]+) \| .+ \| .+ \|$", (ROOT / "docs/dependencies.md").read_text(), re.M
-    )
+    page = (ROOT / "docs/dependencies.md").read_text()
+    rows = re.findall(r"^\| ([A-Za-z0-9._-]+) \| .+ \| .+ \|$", page, re.M)
     assert sorted(set(rows) - {"package"}) == sorted(REQUIRED + OPTIONAL)
 
 

@@ -1,4 +1,4 @@
-"""Importing any module of ours loads no torch: it costs 200 MB and seconds in each process of a site."""
+"""Importing any module of ours loads no torch: it costs seconds and memory in each process of a site."""
 
 import subprocess
 import sys

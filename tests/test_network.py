@@ -4,10 +4,10 @@ import pytest
 
 from tests.network import LeftTheMachineError, is_on_this_machine
 
+THIS_MACHINE = [None, "", "localhost", b"localhost", "127.0.0.1", "127.0.0.2", "::1", "0.0.0.0"]
 
-@pytest.mark.parametrize(
-    "host", [None, "", "localhost", b"localhost", "127.0.0.1", "127.0.0.2", "::1", "0.0.0.0"]
-)
+
+@pytest.mark.parametrize("host", THIS_MACHINE)
 def test_loopback_is_this_machine(host: object) -> None:
     assert is_on_this_machine(host)
 
