@@ -1,0 +1,124 @@
+"""A site's settings: `site.toml` in the site's home folder, read once, passed down.
+
+They belong to the hospital alone: where its tables are, how they are written, and floors that may be stricter
+than the federation's. Nothing here is sent to the hub but the name and the title.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from client.dialect import Dialect
+from schemas.errors import FaultsError
+from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR
+from schemas.toml_source import TomlSource
+
+__all__ = ["SETTINGS_FILE", "Floors", "SiteFloors", "SiteSettings", "load_settings"]
+
+SETTINGS_FILE = "site.toml"
+_STRICT = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+_HOST = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$")
+
+
+class Floors(BaseModel):
+    """The smallest counts that a site computes on.
+
+    Attributes:
+        min_patients: Patients of the site in a study; a layer known of fewer counts as missing here.
+        min_events_per_interval: Events of the federation in each interval of the common time grid.
+    """
+
+    model_config = _STRICT
+
+    min_patients: Annotated[int, Field(ge=1, le=100_000)] = MIN_PATIENTS_FLOOR
+    min_events_per_interval: Annotated[int, Field(ge=1, le=100_000)] = MIN_EVENTS_FLOOR
+
+
+class SiteFloors(Floors):
+    """The floors of a real site: they may be raised, never lowered. `Floors` itself may be lower in `simulate`."""
+
+    @field_validator("min_patients")
+    @classmethod
+    def _patients(cls, value: int) -> int:
+        return _not_below(value, MIN_PATIENTS_FLOOR, "patients")
+
+    @field_validator("min_events_per_interval")
+    @classmethod
+    def _events(cls, value: int) -> int:
+        return _not_below(value, MIN_EVENTS_FLOOR, "events")
+
+
+class SiteSettings(BaseModel):
+    """Everything in site.toml.
+
+    Attributes:
+        name: The site's name in rosters and results; also part of file names.
+        title: The hospital's name, for people.
+        hub_address: ``host:port`` of the hub, the one outbound connection.
+        tables: Absolute folder of `clinical.csv|parquet` and one file per layer.
+        runtime_port: Loopback port of the agent's helper; 0 takes a free one.
+        dialect: How the CSV files are written (section `[csv]`).
+        floors: Smallest counts.
+        max_rounds: Rounds that the site answers in one run; without it the plan's own limit holds.
+    """
+
+    model_config = _STRICT
+
+    kind: Literal["site"]
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")]
+    title: str = Field(default="", max_length=200)
+    hub_address: str
+    tables: Path
+    runtime_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    dialect: Dialect = Field(default_factory=Dialect, alias="csv")
+    floors: SiteFloors = SiteFloors()
+    max_rounds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+    @field_validator("hub_address")
+    @classmethod
+    def _host_and_port(cls, address: str) -> str:
+        host, _, port = address.rpartition(":")
+        if not _HOST.match(host) or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+            raise ValueError(
+                'is not "host:port", for example "hub.example.org:9092" (no https://, no path; port 1 to 65535)'
+            )
+        return address
+
+    @field_validator("title")
+    @classmethod
+    def _one_line(cls, title: str) -> str:
+        if any(ord(character) < 32 for character in title):
+            raise ValueError("is one line of text")
+        return title
+
+
+def load_settings(home: Path) -> SiteSettings:
+    """Read `site.toml` in the site's home folder; a relative `tables` folder starts from there.
+
+    Raises:
+        FaultsError: Naming every fault at once, each with its line.
+    """
+    path = home / SETTINGS_FILE
+    source = TomlSource(path)
+    try:
+        settings = SiteSettings.model_validate(source.data)
+    except ValidationError as error:
+        raise FaultsError(str(path), source.faults_of(error)) from None
+    lines = {key: source.where(("csv", key)) for key in Dialect.model_fields if "csv" in source.data}
+    return settings.model_copy(
+        update={
+            "tables": (home / settings.tables.expanduser()).resolve(),
+            "dialect": settings.dialect.found_at(lines),
+        }
+    )
+
+
+def _not_below(value: int, floor: int, what: str) -> int:
+    if value < floor:
+        raise ValueError(f"is below the floor of {floor} {what}, which a site may raise and not lower")
+    return value

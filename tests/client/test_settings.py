@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import pytest
+
+from client.dialect import Dialect
+from client.settings import Floors, SiteFloors, load_settings
+from schemas.errors import FaultsError
+
+GOOD = """
+kind = "site"
+version = 1
+name = "chu-nord"
+title = "CHU Nord, service de pédiatrie"
+hub_address = "hub.example.org:9092"
+tables = "tables"
+"""
+
+
+def write(home: Path, text: str) -> Path:
+    (home / "site.toml").write_text(text, encoding="utf-8")
+    return home
+
+
+def test_relative_tables_start_from_the_home_folder(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, GOOD))
+    assert settings.tables == (tmp_path / "tables").resolve()
+    assert settings.tables.is_absolute()
+    assert (settings.name, settings.hub_address, settings.runtime_port) == ("chu-nord", "hub.example.org:9092", 0)
+    assert settings.floors == SiteFloors(min_patients=10, min_events_per_interval=5)
+    assert settings.max_rounds is None
+
+
+def test_absolute_tables_stay_where_they_are(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    settings = load_settings(write(tmp_path, GOOD.replace('"tables"', f"'{elsewhere}'")))
+    assert settings.tables == elsewhere.resolve()
+
+
+def test_dialect_knows_its_lines(tmp_path: Path) -> None:
+    text = GOOD + '[csv]\ndelimiter = ";"\ndecimal = ","\nencoding = "cp1252"\n'
+    dialect = load_settings(write(tmp_path, text)).dialect
+    assert (dialect.delimiter, dialect.decimal, dialect.encoding) == (";", ",", "cp1252")
+    assert dialect.where("delimiter") == "site.toml line 9"
+    assert dialect.where("missing") == "site.toml line 8"
+    assert Dialect().where("delimiter") == "site.toml, section [csv]"
+
+
+def test_all_faults_at_once_with_their_lines(tmp_path: Path) -> None:
+    text = """kind = "site"
+version = 2
+name = "a/b"
+hub_address = "https://hub.example.org"
+colour = "red"
+runtime_port = 70000
+[csv]
+delimiter = "-"
+encoding = "latin9"
+[floors]
+min_patients = 5
+min_events_per_interval = 1
+"""
+    with pytest.raises(FaultsError) as caught:
+        load_settings(write(tmp_path, text))
+    lines = {fault.where for fault in caught.value.faults}
+    assert {f"site.toml line {n}" for n in (2, 3, 4, 5, 6, 8, 9, 11, 12)} <= lines
+    said = str(caught.value)
+    assert "`tables` is missing" in said
+    assert "floor of 10 patients" in said
+    assert "floor of 5 events" in said
+
+
+@pytest.mark.parametrize("address", ["hub", "hub:", ":9092", "hub:0", "hub:65536", "http://hub:1", "hub:٣", "a b:1"])
+def test_hub_address_is_host_and_port(tmp_path: Path, address: str) -> None:
+    with pytest.raises(FaultsError, match="host:port"):
+        load_settings(write(tmp_path, GOOD.replace("hub.example.org:9092", address)))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9092", "[::1]:9092", "hub:1"])
+def test_addresses_and_names_are_hosts(tmp_path: Path, address: str) -> None:
+    assert load_settings(write(tmp_path, GOOD.replace("hub.example.org:9092", address))).hub_address == address
+
+
+def test_decimal_comma_needs_another_delimiter(tmp_path: Path) -> None:
+    with pytest.raises(FaultsError, match="both"):
+        load_settings(write(tmp_path, GOOD + '[csv]\ndecimal = ","\n'))
+
+
+def test_floors_may_be_raised(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, GOOD + "[floors]\nmin_patients = 30\n"))
+    assert settings.floors.min_patients == 30
+
+
+def test_simulation_may_go_below_the_floors_of_a_site() -> None:
+    assert Floors(min_patients=1).min_patients == 1
+
+
+def test_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FaultsError, match=r"site\.toml"):
+        load_settings(tmp_path)
+
+
+def test_example_settings_load(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "configs" / "site.example.toml"
+    settings = load_settings(write(tmp_path, example.read_text(encoding="utf-8")))
+    assert settings.dialect == settings.dialect.found_at(
+        {key: settings.dialect.where(key) for key in Dialect.model_fields}
+    )
+    assert settings.name == "example-hospital"
