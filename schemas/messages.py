@@ -36,6 +36,7 @@ class SetupRequest:
 
     Attributes:
         plan: The plan's canonical bytes, as text.
+        phase: ``value`` alone for the plain sum; the secure sum sets up in more than one message.
     """
 
     KIND: ClassVar[str] = "setup-request"
@@ -43,6 +44,7 @@ class SetupRequest:
     plan_hash: str
     sites: tuple[str, ...]
     plan: str
+    phase: str = "value"
     arrays: Arrays = field(default_factory=dict)
 
 
