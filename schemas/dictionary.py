@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.errors import FaultsError
-from schemas.toml_source import TomlSource
+from schemas.toml_source import Source, TomlSource
+from schemas.yaml_source import YamlSource
 
 ColumnType = Literal["identifier", "number", "integer", "boolean", "category"]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f<>\[\]]+$")]
@@ -36,7 +36,7 @@ class Column(BaseModel):
         description: For people.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
     name: Name
     type: ColumnType
@@ -75,7 +75,7 @@ class Dictionary(BaseModel):
         columns: At least the patient identifier.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     kind: Literal["dictionary"]
     version: Literal[1]
@@ -108,13 +108,10 @@ class Dictionary(BaseModel):
 
 
 def load_dictionary(path: Path) -> Dictionary:
-    """Read a dictionary from a TOML file.
+    """Read a dictionary from a TOML file, or from YAML when its name ends in ``.yaml`` or ``.yml``.
 
     Raises:
         FaultsError: Naming every fault at once, each with its line.
     """
-    source = TomlSource(path)
-    try:
-        return Dictionary.model_validate(source.data)
-    except ValidationError as error:
-        raise FaultsError(str(path), source.faults_of(error)) from None
+    source: Source = YamlSource(path) if path.suffix in (".yaml", ".yml") else TomlSource(path)
+    return source.parse(Dictionary)

@@ -80,6 +80,8 @@ class PlanStep(BaseModel):
         cohort: Which of a site's patients it looks at.
         parts: What it asks.
         min_patients: Patients behind a summand; a site with fewer sends nothing.
+        optional: Without it the model still stands (an evaluation on patients that no site may hold out): when no
+            site has anything to add, or no estimate exists, the run goes on and the result says so.
         purpose: One sentence for the data-use card.
     """
 
@@ -92,6 +94,7 @@ class PlanStep(BaseModel):
     cohort: CohortPart = "all"
     parts: Annotated[tuple[PartSpec, ...], Field(min_length=1)]
     min_patients: Annotated[int, Field(ge=1)]
+    optional: bool = False
     purpose: Annotated[str, Field(max_length=300)]
 
     def part(self, name: str) -> PartSpec:

@@ -10,7 +10,7 @@ import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from schemas.dictionary import Dictionary, Name, load_dictionary
 from schemas.errors import Fault, FaultsError
@@ -21,7 +21,7 @@ MIN_PATIENTS_FLOOR = 10
 MIN_EVENTS_FLOOR = 5
 
 Method = Literal["hazard", "cox", "cox-stratified"]
-_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Endpoint(BaseModel):
@@ -196,9 +196,9 @@ def load_study(path: Path) -> tuple[Study, Dictionary]:
     study: Study | None = None
     dictionary: Dictionary | None = None
     try:
-        study = Study.model_validate(source.data)
-    except ValidationError as error:
-        faults += source.faults_of(error)
+        study = source.parse(Study)
+    except FaultsError as error:
+        faults += error.faults
     named = source.data.get("dictionary")
     if isinstance(named, str) and named:
         try:
@@ -285,12 +285,13 @@ def _endpoint_faults(study: Study, dictionary: Dictionary, where: object) -> lis
             )
         )
         return faults
-    for horizon in study.endpoint.horizons_days:
-        if horizon > column.max:
-            faults.append(
-                Fault(
-                    place("endpoint", "horizons_days"),
-                    f"the horizon {horizon:g} lies beyond the largest time of the dictionary, {column.max:g}",
-                )
-            )
+    limit = column.max
+    faults += [
+        Fault(
+            place("endpoint", "horizons_days"),
+            f"the horizon {horizon:g} lies beyond the largest time of the dictionary, {limit:g}",
+        )
+        for horizon in study.endpoint.horizons_days
+        if horizon > limit
+    ]
     return faults

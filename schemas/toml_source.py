@@ -6,13 +6,14 @@ how people write these files; a key inside an inline table is reported at the li
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from schemas.errors import Fault, FaultsError
 
@@ -20,36 +21,20 @@ _HEADER = re.compile(r"^\s*(\[\[|\[)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""^\s*([A-Za-z0-9_-]+|"[^"]+"|'[^']+')\s*(?:\.\s*([A-Za-z0-9_-]+)\s*)?=""")
 
 Path_ = tuple[str | int, ...]
+_M = TypeVar("_M", bound=BaseModel)
 
 
-class TomlSource:
-    """A parsed TOML file with the line of each key.
+class Source:
+    """A parsed file with the line of each key.
 
     Attributes:
         name: The file's name, as faults show it.
         data: The parsed content.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read and parse `path`.
-
-        Raises:
-            FaultsError: When the file is absent, not UTF-8, or not TOML; the fault carries the line.
-        """
-        self.name = path.name
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except OSError as error:
-            raise FaultsError(
-                str(path), [Fault(str(path), f"cannot be read ({error.strerror})", "check the path")]
-            ) from None
-        except UnicodeDecodeError:
-            raise FaultsError(str(path), [Fault(self.name, "is not UTF-8 text", "save the file as UTF-8")]) from None
-        try:
-            self.data: dict[str, Any] = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise FaultsError(str(path), [Fault(self.name, f"is not valid TOML: {error}")]) from None
-        self._lines = _index_lines(text)
+    name: str
+    data: dict[str, Any]
+    _lines: dict[Path_, int]
 
     def where(self, path: Sequence[str | int]) -> str:
         """Return ``file line N`` for the key at `path`, or for the nearest table that holds it."""
@@ -59,19 +44,82 @@ class TomlSource:
                 return f"{self.name} line {line}"
         return self.name
 
-    def faults_of(self, error: ValidationError) -> list[Fault]:
-        """Translate a pydantic error into faults with lines."""
-        return [self._fault(tuple(entry["loc"]), entry) for entry in error.errors()]
+    def parse(self, model: type[_M]) -> _M:
+        """Return the content as `model`; strictly, so that "10" is not taken for 10 nor 1 for true.
 
-    def _fault(self, loc: Path_, entry: Any) -> Fault:
-        key = ".".join(str(part) for part in loc if isinstance(part, str) and not part.startswith("function-"))
-        kind = entry["type"]
+        Raises:
+            FaultsError: Naming every fault at once, each with its line.
+        """
+        try:
+            return model.model_validate_json(json.dumps(self.data, default=str))
+        except ValidationError as error:
+            raise FaultsError(self.name, self.faults_of(error)) from None
+
+    def faults_of(self, error: ValidationError) -> list[Fault]:
+        """Translate a pydantic error into faults, in the order of their lines."""
+        # One value that fits no member of a union makes one error for each member: the first one says enough.
+        faults: dict[tuple[str, str], Fault] = {}
+        for entry in error.errors():
+            loc = self._known(tuple(entry["loc"]), entry["type"] == "missing")
+            key = ".".join(str(part + 1) if isinstance(part, int) else part for part in loc)
+            faults.setdefault((self.where(loc), key), self._fault(loc, key, entry["type"], entry["msg"]))
+        return sorted(faults.values(), key=_line_of)
+
+    def _known(self, loc: Path_, missing: bool) -> Path_:  # noqa: FBT001 - a private word between two lines
+        """Return the part of pydantic's location that stands in the file (it also names union members)."""
+        here: Any = self.data
+        known: list[str | int] = []
+        for part in loc:
+            is_here = part in here if isinstance(here, dict) else isinstance(here, list) and isinstance(part, int)
+            if is_here:
+                here = here[part]
+                known.append(part)
+        return (*known, loc[-1]) if missing else tuple(known)
+
+    def _fault(self, loc: Path_, key: str, kind: str, message: str) -> Fault:
         if kind == "missing":
             return Fault(self.where(loc), f"`{key}` is missing", "add it")
         if kind == "extra_forbidden":
             return Fault(self.where(loc), f"`{key}` is not a known key", "check its spelling or remove it")
-        message = str(entry["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        return Fault(self.where(loc), f"`{key}`: {message}" if key else message)
+        text = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        return Fault(self.where(loc), f"`{key}`: {text}" if key else text)
+
+
+class TomlSource(Source):
+    """A parsed TOML file."""
+
+    def __init__(self, path: Path) -> None:
+        """Read and parse `path`.
+
+        Raises:
+            FaultsError: When the file is absent, not UTF-8, or not TOML; the fault carries the line.
+        """
+        self.name = path.name
+        text = read_text(path)
+        try:
+            self.data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise FaultsError(str(path), [Fault(self.name, f"is not valid TOML: {error}")]) from None
+        self._lines = _index_lines(text)
+
+
+def _line_of(fault: Fault) -> int:
+    return int(match.group(1)) if (match := re.search(r" line (\d+)$", fault.where)) else 0
+
+
+def read_text(path: Path) -> str:
+    """Return a UTF-8 file's text, without its byte order mark.
+
+    Raises:
+        FaultsError: When the file is absent or not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        fault = Fault(str(path), f"cannot be read ({error.strerror})", "check the path")
+    except UnicodeDecodeError:
+        fault = Fault(path.name, "is not UTF-8 text", "save the file as UTF-8")
+    raise FaultsError(str(path), [fault])
 
 
 def _index_lines(text: str) -> dict[Path_, int]:
