@@ -1,0 +1,242 @@
+"""Compiles a study to its plan: which steps, in which order, with exactly which arrays.
+
+The same study and dictionary compile to the same bytes at the hub and at every site; a site compiles what it is
+asked to approve itself, and refuses a plan whose hash differs, so that the hub cannot slip an array in.
+
+A real federation gets the model on all patients, then, where the study asks for an evaluation, the same fit
+without the patients that sites hold out, judged on those. Folds need the secure sum (parts of a fold may be
+smaller than a site's floor), so until then they exist in `simulate` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from models.registry import METHODS
+from models.step import Context, Step
+from schemas.design import DesignColumn, design_columns
+from schemas.dictionary import Column, Dictionary
+from schemas.errors import Fault, FaultsError
+from schemas.plan import CohortPart, Plan, PlanStep
+from schemas.study import FoldColumn, Study
+
+CODE_VERSION = "0.1.0"
+_FIT_METHODS = {"hazard": "hazard", "cox": "cox", "cox-stratified": "cox_stratified"}
+
+
+def compile_plan(
+    study: Study,
+    dictionary: Dictionary,
+    *,
+    exact_times: Sequence[float] | None = None,
+    evaluation: bool = True,
+    figures: bool = True,
+) -> Plan:
+    """Return the plan of a study.
+
+    Args:
+        study: Checked against `dictionary` (see `schemas.study.load_study`).
+        dictionary: The one that the study names.
+        exact_times: The distinct event times, where the study asks for exact times; `simulate` alone knows them.
+        evaluation: Whether to append the held-out evaluation that the study asks for.
+        figures: Whether to add the steps behind the report's figures; a fold of a cross-validation needs none.
+
+    Raises:
+        FaultsError: When the study cannot become a plan of a real federation.
+    """
+    if study.privacy.exact_times and exact_times is None:
+        raise FaultsError(study.name, [_EXACT])
+    if evaluation and isinstance(study.evaluation.folds, FoldColumn):
+        raise FaultsError(study.name, [_FOLD_COLUMN])
+    compiler = _Compiler(study, dictionary, exact_times)
+    steps = compiler.fit("", "all") + (compiler.figures() if figures else [])
+    if evaluation and study.evaluation.folds:
+        steps += [*compiler.fit("training_", "training"), *compiler.held_out()]
+    return Plan(code_version=CODE_VERSION, study=study, dictionary=dictionary, steps=tuple(steps))
+
+
+def build_step(plan: Plan, name: str) -> Step:
+    """Return the code of one step of a plan.
+
+    Raises:
+        KeyError: When the plan has no such step, or no such method is installed.
+    """
+    step = plan.by_name[name]
+    return METHODS[step.method](step_context(plan.study, plan.dictionary, step.settings))
+
+
+def step_context(study: Study, dictionary: Dictionary, settings: Mapping[str, Any]) -> Context:
+    """Return what a step knows of its plan."""
+    return Context(
+        design=design_columns(study, dictionary),
+        n_bins=int(settings["n_bins"]),
+        horizons=study.endpoint.horizons_days,
+        settings=settings,
+    )
+
+
+_EXACT = Fault(
+    "[privacy] min_events_per_interval",
+    "exact event times (1) would give away most patients' rows",
+    "write 5 or more; `archipel simulate` alone accepts 1",
+)
+_FOLD_COLUMN = Fault(
+    "[evaluation] folds",
+    "folds dealt by a column exist in `archipel simulate` alone",
+    "write a number of folds, or 0 for no evaluation",
+)
+
+
+class _Compiler:
+    """Builds the steps; every one of them knows the grid's size and takes its shapes from the method itself."""
+
+    def __init__(self, study: Study, dictionary: Dictionary, exact_times: Sequence[float] | None) -> None:
+        self.study = study
+        self.dictionary = dictionary
+        self.design = design_columns(study, dictionary)
+        self.exact = exact_times is not None
+        self.bin_edges = (
+            [float(t) for t in exact_times] if exact_times is not None else _uniform_bins(study, dictionary)
+        )
+
+    def fit(self, prefix: str, cohort: CohortPart) -> list[PlanStep]:
+        """Moments, grid, fit and baseline on one part of the patients."""
+        model = self.study.model
+        who = "all patients" if cohort == "all" else "the patients that are not held out"
+        optional = cohort != "all"
+        steps = [
+            self._step(
+                f"{prefix}moments", "moments", cohort, f"Means and standard deviations of the covariates over {who}.",
+                {"centres": [_centre(column, self.dictionary) for column in self.design],
+                 "standardise": model.standardise},
+                optional=optional,
+            ),
+            self._step(
+                f"{prefix}grid", "event_grid", cohort,
+                f"Events in fixed bins of time over {who}, from which the common time grid is made.",
+                {"bin_edges": self.bin_edges, "min_events": self.study.privacy.min_events_per_interval},
+                optional=optional,
+            ),
+            self._step(
+                f"{prefix}fit", _FIT_METHODS[model.method], cohort, f"The model's coefficients from {who}.",
+                {"ties": model.ties, "penalties": self._penalties()},
+                inputs=self._inputs(prefix, fitted=False), optional=optional,
+            ),
+        ]  # fmt: skip
+        if model.method != "hazard":  # the hazard model estimates its baseline together with the coefficients
+            steps.append(
+                self._step(
+                    f"{prefix}baseline", "baseline", cohort, f"The baseline hazard from {who}.",
+                    inputs=self._inputs(prefix, baseline=False), optional=optional,
+                )
+            )  # fmt: skip
+        return steps
+
+    def figures(self) -> list[PlanStep]:
+        """Risk groups and their survival over all patients: what the model looks like on those who trained it."""
+        return [
+            self._step(
+                "risk_groups", "risk_groups", "all", "Where to cut the log hazard into low, middle and high risk.",
+                inputs=self._inputs("", baseline=False), optional=True,
+            ),
+            self._step(
+                "kaplan_meier", "kaplan_meier", "all",
+                "Observed and predicted survival of the three risk groups (patients who trained the model).",
+                inputs={**self._inputs(""), "cutpoints": "risk_groups.cutpoints"}, optional=True,
+            ),
+        ]  # fmt: skip
+
+    def held_out(self) -> list[PlanStep]:
+        """How the model of the other patients does on the held-out ones."""
+        inputs = self._inputs("training_")
+        local = {
+            "method": self.study.model.method,
+            "ties": self.study.model.ties,
+            "penalties": self._penalties(),
+            "standardise": self.study.model.standardise,
+        }
+        return [
+            self._step(
+                "held_out_concordance", "concordance", "held_out",
+                "Pairs of held-out patients of one site in the right order.",
+                inputs=inputs, optional=True,
+            ),
+            self._step(
+                "held_out_site_only", "site_only", "split",
+                "The same pairs, ordered by a model that the site trains on its own patients alone.",
+                local, optional=True,
+            ),
+            self._step(
+                "held_out_brier", "brier", "held_out",
+                "Squared error of the predicted survival of held-out patients.",
+                inputs={**inputs, "events": "training_grid.events"}, optional=True,
+            ),
+            self._step(
+                "held_out_slope", "calibration_slope", "held_out",
+                "Whether predicted differences between held-out patients are too large or too small.",
+                inputs=inputs, optional=True,
+            ),
+        ]  # fmt: skip
+
+    def _inputs(self, prefix: str, *, fitted: bool = True, baseline: bool = True) -> dict[str, str]:
+        inputs = {
+            "mean": f"{prefix}moments.mean",
+            "scale": f"{prefix}moments.scale",
+            "edges": f"{prefix}grid.edges",
+            "n_intervals": f"{prefix}grid.n_intervals",
+        }
+        if not fitted:
+            return inputs | {"events": f"{prefix}grid.events"}
+        inputs["beta"] = f"{prefix}fit.beta"
+        if baseline:
+            source = "fit" if self.study.model.method == "hazard" else "baseline"
+            inputs["cumulative_hazard"] = f"{prefix}{source}.cumulative_hazard"
+        return inputs
+
+    def _penalties(self) -> list[float]:
+        return [float(self.study.model.penalty_of(column.layer)) for column in self.design]
+
+    def _step(
+        self,
+        name: str,
+        method: str,
+        cohort: CohortPart,
+        purpose: str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        optional: bool = False,
+    ) -> PlanStep:
+        complete = {**(settings or {}), "exact": self.exact, "n_bins": len(self.bin_edges)}
+        parts = METHODS[method](step_context(self.study, self.dictionary, complete)).parts()
+        return PlanStep(
+            name=name,
+            method=method,
+            settings=complete,
+            inputs=dict(inputs or {}),
+            cohort=cohort,
+            parts=parts,
+            min_patients=self.study.privacy.min_patients,
+            optional=optional,
+            purpose=purpose,
+        )
+
+
+def _uniform_bins(study: Study, dictionary: Dictionary) -> list[float]:
+    """Upper edges of equal bins over the dictionary's range of times, in its unit."""
+    column = dictionary.column(study.endpoint.time)
+    if column is None or column.max is None:
+        raise FaultsError(study.name, [Fault("[endpoint] time", "the dictionary gives its column no `max`")])
+    n_bins = study.privacy.time_bins
+    return [float(edge) for edge in column.max * np.arange(1, n_bins + 1) / n_bins]
+
+
+def _centre(design_column: DesignColumn, dictionary: Dictionary) -> float:
+    """Return a constant near a column's mean: sums of squares about it lose fewer digits."""
+    column: Column | None = dictionary.column(design_column.column)
+    if column is None or column.min is None or column.max is None:
+        return 0.0
+    return (column.min + column.max) / 2
