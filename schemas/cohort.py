@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.design import DesignColumn
+from schemas.plan import CohortPart
 
 Floats = NDArray[np.float64]
 
@@ -97,6 +98,18 @@ class Cohort:
                 layer, column = self._index[name]
                 x[:, j] = self.layers[layer].values[:, column]
         return x
+
+    def part(self, part: CohortPart) -> Cohort:
+        """Return the patients that a plan's step looks at; all of them train where none are held out.
+
+        ``split`` is everybody, with `held_out` to tell them apart, and nobody at a site that holds out none.
+        """
+        if part == "all":
+            return self
+        held_out = np.zeros(self.n_patients, dtype=np.bool_) if self.held_out is None else self.held_out
+        if part == "training":
+            return self.take(~held_out)
+        return self if part == "split" and held_out.any() else self.take(held_out)
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Cohort:
         """Return the cohort of the patients that `rows` (indices or mask) selects."""
