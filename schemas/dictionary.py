@@ -6,11 +6,13 @@ before it takes part in a study, and the plan binds it by its content.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.canonical import canonical_json, sha256_hex
 from schemas.toml_source import Source, TomlSource
 from schemas.yaml_source import YamlSource
 
@@ -91,6 +93,11 @@ class Dictionary(BaseModel):
                 raise ValueError(f"column {column.name} of layer {column.layer} is described twice")
             seen.add((column.layer, column.name))
         return self
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the dictionary's canonical content."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json")))
 
     def column(self, name: str) -> Column | None:
         """Return the column called `name`; one of the clinical layer goes before others."""
