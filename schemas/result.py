@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.dictionary import ColumnType
 from schemas.errors import IncompatibleVersionError, MessageError
 from schemas.study import Method
 
@@ -100,6 +101,8 @@ class CovariateFacts(_Part):
     """The category with which `code` is compared."""
     layer: Text = "clinical"
     """Whose penalty applies."""
+    type: ColumnType
+    """How the dictionary reads the column; a boolean compares yes with no."""
     unit: Text | None = None
     """Of one step of the coefficient."""
     description: Text = ""
