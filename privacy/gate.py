@@ -1,0 +1,188 @@
+"""The gate: which questions a site takes, and which numbers may leave it. Denied by default, pure, no IO.
+
+`admit` judges what the hub asks, `release` what the site's own runner drafted; both against the plan that the site
+approved, and `release` trusts the runner no more than the hub. What passes is built anew from the plan's own words
+and the checked arrays, so nothing can ride along. (The attacks that decided these rules are the table in
+`tests/privacy/test_gate.py`.)
+
+A secure sum will stand between `release` and the ledger: it takes the `Reply` that passed here, whose arrays are
+the summand in clear, and returns the masked `Reply` of its phase. Nothing before this gate needs to know of it.
+
+What the gate does not decide: whether the plan is approved (`client.approvals`), whether the round was answered
+before (`client.answers`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.codes import Code
+from schemas.messages import SETUP, Arrays, Draft, Reply, RoundRequest, SetupRequest
+from schemas.plan import ArraySpec, PartSpec, Plan, PlanStep
+from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR
+
+PHASES = ("value",)
+N_PATIENTS = "n_patients"
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,59}")
+_SITE = re.compile(r"[^\x00-\x1f\ud800-\udfff]{1,200}")
+_MAX_SITES = 1000
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What a site never goes below, whatever a plan says; a site may raise them and not lower them.
+
+    Attributes:
+        min_patients: Patients behind a summand.
+        min_events_per_interval: Events of the federation in an interval of the common time grid.
+    """
+
+    min_patients: int = MIN_PATIENTS_FLOOR
+    min_events_per_interval: int = MIN_EVENTS_FLOOR
+
+    def __post_init__(self) -> None:
+        """Refuse floors below the house's own."""
+        if self.min_patients < MIN_PATIENTS_FLOOR or self.min_events_per_interval < MIN_EVENTS_FLOOR:
+            raise ValueError(
+                f"a site's floors are at least {MIN_PATIENTS_FLOOR} patients and "
+                f"{MIN_EVENTS_FLOOR} events an interval"
+            )
+
+
+def is_well_formed(request: SetupRequest | RoundRequest) -> bool:
+    """Return whether the request's words can be kept: they become ledger lines, keys and a folder's name."""
+    named = (
+        _RUN_ID.fullmatch(request.run_id) is not None
+        and _HASH.fullmatch(request.plan_hash) is not None
+        and 0 < len(request.sites) <= _MAX_SITES
+        and len(set(request.sites)) == len(request.sites)
+        and all(_SITE.fullmatch(site) for site in request.sites)
+    )
+    words = (request.phase,) if isinstance(request, SetupRequest) else (request.step, request.part, request.phase)
+    return named and all(_IDENTIFIER.fullmatch(word) for word in words)
+
+
+def admit_setup(request: SetupRequest) -> Code | None:
+    """Judge the form of a set-up; whether its plan is ours and approved is decided elsewhere.
+
+    Returns:
+        Why it is refused, or None.
+    """
+    return Code.REQUEST_NOT_IN_PLAN if request.arrays or request.phase not in PHASES else None
+
+
+def admit(request: RoundRequest, plan: Plan) -> Code | None:
+    """Judge what the hub asks in a round, before anything is computed.
+
+    Weights chosen by a hub can make a sum show single rows (saturated hazards), so what it sends is held to the
+    plan as strictly as what leaves.
+
+    Returns:
+        Why it is refused, or None.
+    """
+    part = _part(plan, request.step, request.part)
+    if part is None or request.phase not in PHASES:
+        return Code.REQUEST_NOT_IN_PLAN
+    if request.number > plan.max_rounds:
+        return Code.ROUNDS_EXHAUSTED
+    if not _has_form(request.arrays, part.sends):
+        return Code.REQUEST_NOT_IN_PLAN
+    if not _is_finite(request.arrays):
+        return Code.REQUEST_NOT_FINITE
+    if not _is_bounded(request.arrays, part.sends):
+        return Code.REQUEST_TOO_LARGE
+    return None
+
+
+def release(draft: Draft, request: RoundRequest, plan: Plan, floors: Floors) -> Reply | Code:
+    """Judge the runner's answer to an admitted request.
+
+    Returns:
+        The reply that may leave (``ok`` with the summand, or ``empty``), or why nothing leaves.
+    """
+    part = _part(plan, request.step, request.part)
+    if part is None or not _answers(draft, request.run_id, request.step, request.part, request.number):
+        return Code.RELEASE_NOT_IN_PLAN
+    if draft.code:
+        return Code(draft.code)
+    if draft.n_patients == 0:  # says only that the site adds nothing; what the draft holds besides stays here
+        return Reply(request.run_id, request.step, request.part, request.number, "empty", request.phase)
+    if draft.n_patients < required_patients(plan.by_name[request.step], floors):
+        return Code.TOO_FEW_PATIENTS
+    fault = _release_fault(draft, part.releases)
+    if fault is not None:
+        return fault
+    summand = {spec.name: np.array(draft.arrays[spec.name]) for spec in part.releases}
+    return Reply(request.run_id, request.step, request.part, request.number, "ok", request.phase, arrays=summand)
+
+
+def release_setup(draft: Draft, request: SetupRequest, plan: Plan, floors: Floors) -> Reply | Code:
+    """Judge the runner's answer to a set-up: whether this site can take part, and no number at all.
+
+    Returns:
+        The reply ``ok`` without arrays, or why the site takes no part.
+    """
+    if draft.arrays or not _answers(draft, request.run_id, SETUP, SETUP, 0):
+        return Code.RELEASE_NOT_IN_PLAN
+    if draft.code:
+        return Code(draft.code)
+    if draft.n_patients < max(plan.study.privacy.min_patients, floors.min_patients):
+        return Code.TOO_FEW_PATIENTS
+    return Reply(request.run_id, SETUP, SETUP, 0, "ok", request.phase)
+
+
+def required_patients(step: PlanStep, floors: Floors) -> int:
+    """Return how many patients must stand behind a summand of this step at this site."""
+    return max(step.min_patients, floors.min_patients)
+
+
+def _part(plan: Plan, step: str, part: str) -> PartSpec | None:
+    found = plan.by_name.get(step)
+    return next((spec for spec in found.parts if spec.name == part), None) if found is not None else None
+
+
+def _answers(draft: Draft, run_id: str, step: str, part: str, number: int) -> bool:
+    return (draft.run_id, draft.step, draft.part, draft.number) == (run_id, step, part, number)
+
+
+def _release_fault(draft: Draft, specs: Sequence[ArraySpec]) -> Code | None:
+    if set(draft.arrays) != {spec.name for spec in specs}:
+        return Code.RELEASE_NOT_IN_PLAN
+    if any(draft.arrays[spec.name].dtype != np.dtype(spec.dtype) for spec in specs):
+        return Code.RELEASE_WRONG_DTYPE
+    if not _has_form(draft.arrays, specs):
+        return Code.RELEASE_WRONG_SHAPE
+    if not _is_finite(draft.arrays):
+        return Code.RELEASE_NOT_FINITE
+    if not _is_bounded(draft.arrays, specs):
+        return Code.RELEASE_TOO_LARGE
+    if not _counts_agree(draft):
+        return Code.RELEASE_NOT_IN_PLAN
+    return None
+
+
+def _has_form(arrays: Arrays, specs: Sequence[ArraySpec]) -> bool:
+    return set(arrays) == {spec.name for spec in specs} and all(
+        arrays[spec.name].shape == spec.shape and arrays[spec.name].dtype == np.dtype(spec.dtype) for spec in specs
+    )
+
+
+def _is_finite(arrays: Arrays) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in arrays.values())
+
+
+def _is_bounded(arrays: Arrays, specs: Sequence[ArraySpec]) -> bool:
+    return all(bool((np.abs(arrays[spec.name]) <= spec.bound).all()) for spec in specs)
+
+
+def _counts_agree(draft: Draft) -> bool:
+    """Whether the count that leaves is the count that the floor was applied to."""
+    counted: NDArray[np.float64] | None = draft.arrays.get(N_PATIENTS)
+    return counted is None or counted.shape != () or float(counted) == draft.n_patients
