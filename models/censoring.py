@@ -1,0 +1,158 @@
+"""The censoring curve of exact times, and the Brier score weighted by it: what `simulate` judges predictions with.
+
+Inverse probability of censoring weighting after Graf, Schmoor, Sauerbrei and Schumacher (1999), Statistics in
+Medicine 18:2529. The federated counterpart on the common time grid is `models.brier`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.step import Floats
+from schemas.errors import ArchipelError
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class CensoringCurve:
+    """Kaplan-Meier curve G of the time to censoring.
+
+    Attributes:
+        times: (m,) distinct times of censoring, ascending.
+        survival: (m,) G just after each of them.
+    """
+
+    times: Floats
+    survival: Floats
+
+    def after(self, t: Floats) -> Floats:
+        """Return G(t) = P(C > t) for every element of `t`."""
+        return self._steps()[np.searchsorted(self.times, t, side="right")]
+
+    def before(self, t: Floats) -> Floats:
+        """Return G(t-) = P(C >= t) for every element of `t`."""
+        return self._steps()[np.searchsorted(self.times, t, side="left")]
+
+    def _steps(self) -> Floats:
+        return np.concatenate([[1.0], self.survival])
+
+
+def censoring_curve(time: Floats, event: Mask, entry: Floats | None = None) -> CensoringCurve:
+    """Estimate G, with events before censorings of the same time and delayed entry.
+
+    At a time t with c censorings, those at risk of being censored entered before t and either lived past t or were
+    censored at t.
+    """
+    entered = np.zeros(len(time)) if entry is None else entry
+    times = np.unique(time[~event])
+    # Counts by rank instead of an n x m table: entered before t, minus left before t, minus events at t.
+    n_entered = np.searchsorted(np.sort(entered), times, side="left")
+    n_left = np.searchsorted(np.sort(time), times, side="left")
+    died = np.sort(time[event])
+    n_died_at = np.searchsorted(died, times, side="right") - np.searchsorted(died, times, side="left")
+    gone = np.sort(time[~event])
+    n_censored = np.searchsorted(gone, times, side="right") - np.searchsorted(gone, times, side="left")
+    at_risk = n_entered - n_left - n_died_at
+    survival: Floats = np.cumprod(1.0 - n_censored / at_risk, dtype=np.float64)
+    return CensoringCurve(times, survival)
+
+
+def brier_scores(
+    time: Floats,
+    event: Mask,
+    survival_at: Floats,
+    times: Floats,
+    curve: CensoringCurve,
+    entry: Floats | None = None,
+    survival_at_entry: Floats | None = None,
+) -> Floats:
+    """Return the weighted Brier score at each of `times` (Graf et al. 1999, equation for BS^c(t)).
+
+    An event by t counts S(t)^2 / G(T-), a patient who lives past t counts (1 - S(t))^2 / G(t), one censored by t
+    nothing. A patient who entered late has been seen alive at entry: from then on they are scored on S(t) / S(entry)
+    with G taken relative to G(entry), and the mean at t runs over those who have entered before t.
+
+    Args:
+        time: (n,) time to event or censoring.
+        event: (n,), True where the event was observed.
+        survival_at: (n, m) predicted probability of being free of the event at each of `times`.
+        times: (m,) ascending.
+        curve: Of the censoring, from all patients.
+        entry: (n,) observed only after it, or None for 0.
+        survival_at_entry: (n,) predicted survival at entry; needed with `entry`.
+
+    Returns:
+        (m,) scores; 0 where nobody has entered. Where G is 0 nothing can be weighted and nothing counts.
+    """
+    n = len(time)
+    entered = np.zeros(n) if entry is None else entry
+    relative = survival_at if survival_at_entry is None else survival_at / survival_at_entry[:, None]
+    g_entry = curve.after(entered) if entry is not None else np.ones(n)
+    g_event, g_time = curve.before(time), curve.after(times)
+    weight_event = np.divide(g_entry, g_event, out=np.zeros(n), where=g_event > 0)
+    weight_time = np.divide(1.0, g_time, out=np.zeros(len(times)), where=g_time > 0)
+    seen = entered[:, None] < times
+    died = seen & event[:, None] & (time[:, None] <= times)
+    alive = seen & (time[:, None] > times)
+    loss = died * relative**2 * weight_event[:, None]
+    loss = loss + alive * (1.0 - relative) ** 2 * weight_time * g_entry[:, None]
+    n_seen = seen.sum(axis=0)
+    scores: Floats = np.divide(loss.sum(axis=0), n_seen, out=np.zeros(len(times)), where=n_seen > 0)
+    return scores
+
+
+def integrated_brier(
+    time: Floats,
+    event: Mask,
+    survival_at: Floats,
+    times: Floats,
+    censoring_time: Floats,
+    censoring_event: Mask,
+    entry: Floats | None = None,
+    survival_at_entry: Floats | None = None,
+    censoring_entry: Floats | None = None,
+) -> float:
+    """Return the integrated Brier score: the mean of `brier_scores` over `times` by the trapezoid rule.
+
+    Args:
+        time: (n,) of the patients judged.
+        event: (n,), True where the event was observed.
+        survival_at: (n, m) predicted survival at `times`.
+        times: (m,) ascending, m >= 2; `ibs_times` gives the usual ones.
+        censoring_time: (N,) times of all patients, from whom the censoring curve is taken.
+        censoring_event: (N,), True where their event (not the censoring) was observed.
+        entry: (n,) or None; `survival_at_entry` then is needed.
+        survival_at_entry: (n,) predicted survival at entry.
+        censoring_entry: (N,) or None.
+
+    Raises:
+        ValueError: For fewer than two times.
+    """
+    if len(times) < 2:
+        raise ValueError("an integral needs at least two times")
+    curve = censoring_curve(censoring_time, censoring_event, censoring_entry)
+    scores = brier_scores(time, event, survival_at, times, curve, entry, survival_at_entry)
+    return float(np.trapezoid(scores, times) / (times[-1] - times[0]))
+
+
+def ibs_times(time: Floats, event: Mask, n_times: int = 100) -> Floats:
+    """Return `n_times` even times from the 10 to the 80 % quantile of event times, for the integrated Brier score.
+
+    Args:
+        time: (n,) of the training patients.
+        event: (n,), True where the event was observed.
+        n_times: At least 2.
+
+    Raises:
+        ArchipelError: When there are no two event times to lie between.
+    """
+    if not event.any():
+        raise ArchipelError("no patient of the training part had the event, so the Brier score has no range of times")
+    low, high = np.quantile(time[event], [0.1, 0.8])
+    if low == high:
+        raise ArchipelError("the training events all fall at one time, so the Brier score has no range of times")
+    return np.linspace(low, high, n_times)
