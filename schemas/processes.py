@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["PARENT_VARIABLE", "Child", "Restarts", "Supervisor", "die_with_parent", "run_folder"]
+__all__ = ["PARENT_VARIABLE", "Child", "Restarts", "Supervisor", "die_with_parent", "end_with_parent", "run_folder"]
 
 log = logging.getLogger("archipel.supervisor")
 
@@ -84,9 +84,19 @@ def die_with_parent() -> None:
     expected = os.environ.get(PARENT_VARIABLE)
     if expected is None:
         return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(expected):  # it died before the line above
-        sys.exit("the supervisor is gone")
+    end_with_parent(int(expected), signal.SIGTERM)
+
+
+def end_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Asks the kernel to send this process a signal when its parent is gone.
+
+    Args:
+        parent: Process id of the parent, as seen before the fork or start.
+        number: SIGTERM for a process that has something to close, else SIGKILL.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it died before the line above
+        sys.exit("the parent process is gone")
 
 
 def run_folder(home: Path) -> Path:

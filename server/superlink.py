@@ -94,7 +94,22 @@ _SMALL = 1 << 20
 _LARGE = 256 << 20
 _PROTOBUF = "application/x-protobuf"
 
-AUDITED: dict[str, str] = {}
+AUDITED: dict[str, str] = {
+    "flwr.superlink.main:create_app": "ee966b630c8ba8b5",
+    "flwr.superlink.routers.fleet.node_auth:authenticate_node": "f8e66372d61b3653",
+    "flwr.superlink.servicer.fleet.fleet_handlers:activate_node": "0370edbbeb924eac",
+    "flwr.superlink.servicer.fleet.fleet_handlers:pull_messages": "5f1d8861a9eb1465",
+    "flwr.superlink.servicer.fleet.fleet_handlers:push_messages": "70c2fe927c6693b0",
+    "flwr.superlink.servicer.fleet.fleet_handlers:push_object": "df7e96f1188e0a40",
+    "flwr.superlink.servicer.fleet.fleet_handlers:pull_object": "78f6d45fda46df47",
+    "flwr.superlink.routers.control.middlewares:ControlAuthenticationMiddleware": "1495e41d9bbbd25d",
+    "flwr.superlink.dependencies.account:AccountAccessDependency": "160ae44e3cc39a1d",
+    "flwr.supercore.dependencies.superexec:authenticate_superexec_request": "25520d5ab7206484",
+    "flwr.supercore.dependencies.task:authenticate_task": "7b4c0c58ea91353a",
+    "flwr.supercore.error.http:http_error_translator": "63e39a121204a42b",
+    "flwr.server.superlink.linkstate.in_memory_linkstate:InMemoryLinkState": "78ad01f312d1b163",
+    "flwr.supercore.object_store.in_memory_object_store:InMemoryObjectStore": "f0690484616df3c2",
+}
 
 
 # ---------------------------------------------------------------- the sites' listener
@@ -189,7 +204,7 @@ class FleetListener:
         try:
             await run_in_threadpool(authenticate_node, request)
         except HTTPException:
-            reason = "clock" if _is_clock_off(request) else "key"
+            reason = "clock" if _is_clock_off(request) else "connection-unknown"
             raise _RefusedError(HTTPStatus.UNAUTHORIZED, reason) from None
         return message
 
@@ -261,6 +276,8 @@ class FleetListener:
 
     def _deactivate(self, request: fleet_pb2.DeactivateNodeRequest) -> Proto:
         self._seen.pop(request.node_id, None)
+        if not self._is_online(request.node_id):
+            return fleet_pb2.DeactivateNodeResponse()  # its broken connection said so already
         return fleet_handlers.deactivate_node(request, self._state)
 
     def _push_messages(self, request: fleet_pb2.PushMessagesRequest) -> Proto:

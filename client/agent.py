@@ -1,0 +1,312 @@
+"""A site's connection to the hub: Flower's node loop with the gate inside it.
+
+Run as `python -m client.agent --home DIR`; `client.site_process` keeps it up.
+
+Everything a site says to the hub passes through this process, and it builds every
+outgoing message itself: from the bytes that the gate returned, or from a fixed
+number where something failed. Of what the runner produced nothing else exists
+here, so no further array, metric, metadata or exception text can leave.
+
+Flower's loop (`start_client_internal`) keeps its connection, heartbeat and
+signals; its two steps "pull and store a message" and "push messages" are replaced.
+The bundle that the hub submitted is not even downloaded, and the run's
+configuration is not read: a request is the bytes of its one record.
+
+The process does not start when the Flower functions it replaces or relies on are
+not those that were read (`AUDITED`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from flwr.app import Error, Message
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_id,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.retry import http_retry
+from flwr.supercore.run import RunNotRunningException
+from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from flwr.supernode.nodestate import NodeStateFactory
+
+from client.guard_protocol import Answer, Guard, Run
+from client.hub_check import REASONS, check_hub, clock_offset_s, clock_sentence
+from client.link import AgentEnd, LateError
+from client.settings import SiteSettings, load_settings
+from schemas.errors import ArchipelError
+from schemas.processes import die_with_parent
+from schemas.wire import (
+    POLL_S,
+    REASON_HEADER,
+    FlowerDiffersError,
+    SiteFault,
+    WireError,
+    cap_sleeps,
+    from_record,
+    shorten_backoff,
+    to_record,
+    verify_flower,
+)
+
+__all__ = ["Agent", "main"]
+
+log = logging.getLogger("archipel.site")
+
+AUDITED: dict[str, str] = {
+    "flwr.supernode.start_client_internal:start_client_internal": "9e89a6eb68fbec68",
+    "flwr.supernode.start_client_internal:_pull_and_store_message": "eaf5d0e36dc34e4c",
+    "flwr.supernode.start_client_internal:_push_messages": "00bb86faffdec114",
+    "flwr.supernode.fleet_http_connection:http_request_response": "b80ca36779c2657f",
+    "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor": "a032beb3c41bf1bb",
+    "flwr.supercore.retry.http_retry:make_simple_http_retry_invoker": "49e12326a4b17e26",
+    "flwr.supercore.inflatable.inflatable_utils:pull_objects": "31bb2de46b450e6a",
+    "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents": "93b98a2ea3f35c4f",
+    "flwr.supercore.inflatable.inflatable_object:get_object_tree": "d247ce6d76fd2e69",
+    "flwr.supercore.inflatable.inflatable_object:get_all_nested_objects": "409d9822fd87e1eb",
+    "flwr.app.message.message:Message": "8171c040faa382a8",
+    "flwr.app.message.recorddict:RecordDict": "bfefa55b9528107d",
+    "flwr.app.message.configrecord:ConfigRecord": "bdf95537a3852d66",
+}
+
+_OBJECTS_OF_A_MESSAGE = 3  # the message, its record dictionary, its one record
+_RECONNECT_S = 2
+
+
+class Agent:
+    """Takes one message at a time from the hub, and answers it."""
+
+    def __init__(self, guard: Guard, ask_runner: Callable[[bytes, float], bytes | None]) -> None:
+        """Keeps the gate and the runner.
+
+        Args:
+            guard: Decides about every request and every draft.
+            ask_runner: Turns a request into a draft within so many seconds; None where it failed.
+        """
+        self._guard = guard
+        self._ask_runner = ask_runner
+        self._taken: tuple[Message, bytes | None, Callable[[int, str], None]] | None = None
+
+    def pull(
+        self,
+        *,
+        receive: Callable[[], tuple[Message, ObjectTree] | None],
+        pull_object: Callable[[int, str], bytes],
+        confirm_message_received: Callable[[int, str], None],
+        **_unused: Any,
+    ) -> int | None:
+        """Takes the next message; stands in for Flower's `_pull_and_store_message`.
+
+        Nothing is stored in Flower's state, and neither the run nor its bundle is
+        asked for.
+
+        Returns:
+            The Flower run of the message, or None where there was none.
+        """
+        try:
+            received = receive()
+            if received is None:
+                return None
+            message, tree = received
+            run_id = message.metadata.run_id
+            request = _fetch(message, tree, lambda object_id: pull_object(run_id, object_id))
+        except RunNotRunningException:
+            return None
+        self._taken = (message, request, confirm_message_received)
+        return run_id
+
+    def push(
+        self,
+        *,
+        send: Callable[[Message, ObjectTree, float], tuple[set[str], str]],
+        push_object: Callable[[int, str, str, bytes], None],
+        **_unused: Any,
+    ) -> None:
+        """Answers the message that was taken; stands in for Flower's `_push_messages`."""
+        if self._taken is None:
+            return
+        (message, request, confirm), self._taken = self._taken, None
+        run_id = message.metadata.run_id
+        try:
+            reply = self._reply(message, request)
+            if reply is not None:
+                _send(reply, send, push_object)
+            # Only now: until it is confirmed, the hub keeps the request for an agent that died on the way.
+            confirm(run_id, message.metadata.message_id)
+        except RunNotRunningException:
+            log.info("the hub has ended this run; its request is dropped")
+
+    def _reply(self, message: Message, request: bytes | None) -> Message | None:
+        if request is None:
+            log.warning("a request that is not one body of bytes was refused")
+            return _error(SiteFault.MALFORMED_REQUEST, message)
+        try:
+            body = self._decide(request, message.metadata.ttl)
+        except LateError:
+            log.warning("the runner did not finish in the time of the request; nothing is answered")
+            return None
+        except Exception as error:
+            # Fails closed, whatever it was. The text may hold a patient's value, so not even the log gets it.
+            log.error("the gate failed (%s); a fixed code is answered", type(error).__name__)
+            return _error(SiteFault.GATE_FAILED, message)
+        return Message(to_record(body), reply_to=message)
+
+    def _decide(self, request: bytes, time_s: float) -> bytes:
+        verdict = self._guard.admit(request)
+        if type(verdict) is Answer:
+            body = verdict.body
+        elif type(verdict) is Run:
+            body = self._guard.release(request, self._ask_runner(request, time_s))
+        else:
+            raise TypeError("a gate says Run or Answer")
+        if type(body) is not bytes:
+            raise TypeError("a gate releases bytes")
+        return body
+
+
+def _fetch(message: Message, tree: ObjectTree, pull_object: Callable[[str], bytes]) -> bytes | None:
+    """Returns the body of an incoming message, or None where it is anything but one body."""
+    object_ids = [node.object_id for node in iterate_object_tree(tree)]
+    if len(object_ids) != _OBJECTS_OF_A_MESSAGE or object_ids[-1] != message.metadata.message_id:
+        return None
+    contents = pull_objects(object_ids, pull_object_fn=pull_object)
+    if any(get_object_id(content) != object_id for object_id, content in contents.items()):
+        return None
+    try:
+        inflated = inflate_object_from_contents(object_ids[-1], contents)
+        if not isinstance(inflated, Message) or not inflated.has_content():
+            return None
+        return from_record(inflated.content)
+    except (WireError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _error(fault: SiteFault, message: Message) -> Message:
+    return Message(Error(int(fault), fault.name), reply_to=message)
+
+
+def _send(
+    reply: Message,
+    send: Callable[[Message, ObjectTree, float], tuple[set[str], str]],
+    push_object: Callable[[int, str, str, bytes], None],
+) -> None:
+    with no_object_id_recompute():
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        objects = get_all_nested_objects(reply)
+        # The time the site took is not the hub's business: 0.
+        wanted, session = send(reply, get_object_tree(reply), 0.0)
+        for object_id in objects:
+            if object_id in wanted:
+                push_object(reply.metadata.run_id, session, object_id, objects[object_id].deflate())
+
+
+# ---------------------------------------------------------------- connecting
+class _ExplainingAuth(NodeAuthHttpInterceptor):
+    """Flower's signature on each call, and a sentence in the log when the hub refuses one."""
+
+    _said = ""
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        response = super().intercept(context, call_next)
+        reason = response.headers.get(REASON_HEADER, "")
+        if response.is_error and reason != self._said:
+            self._said = reason
+            sentence = REASONS.get(reason)
+            if reason == "clock":
+                sentence = clock_sentence(clock_offset_s(response.headers.get("date")))
+            if sentence:
+                log.error(sentence)
+        return response
+
+
+def _await_hub(settings: SiteSettings, authority: Path) -> None:
+    """Returns when the hub answers over verified TLS; says once what is in the way."""
+    said = ""
+    while True:
+        state = check_hub(settings.hub_address, authority)
+        if state.sentence != said:
+            said = state.sentence
+            log.log(logging.WARNING if state.reachable else logging.ERROR, said or "the hub answers")
+        if state.reachable:
+            return
+        time.sleep(10.0 if state.lasting else _RECONNECT_S)
+
+
+def _install(agent: Agent) -> None:
+    """Puts the agent's two steps and the shorter waits into Flower's node loop."""
+    start_client_internal.__dict__["_pull_and_store_message"] = agent.pull
+    start_client_internal.__dict__["_push_messages"] = agent.push
+    fleet_http_connection.__dict__["NodeAuthHttpInterceptor"] = _ExplainingAuth
+    http_retry.__dict__["MAX_RETRY_DELAY"] = _RECONNECT_S
+    cap_sleeps(start_client_internal, POLL_S)
+    shorten_backoff()
+
+
+def connect(home: Path, agent: Agent, settings: SiteSettings) -> None:
+    """Serves the hub until a signal, or until the hub refuses this node."""
+    authority = home / "keys" / "hub-ca.crt"
+    _await_hub(settings, authority)
+    key = load_pem_private_key((home / "keys" / "node.key").read_bytes(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ArchipelError("keys/node.key is no elliptic curve key; make a new one with `archipel site init`")
+    _install(agent)
+    start_client_internal.start_client_internal(
+        state_factory=NodeStateFactory(ObjectStoreFactory()),
+        server_address=settings.hub_address,
+        node_config={},
+        root_certificates=authority.read_bytes(),
+        insecure=False,
+        authentication_keys=(key, key.public_key()),
+        isolation="process",
+    )
+
+
+def main(arguments: Sequence[str] | None = None, *, open_guard: Callable[[Path], Guard] | None = None) -> int:
+    """Serves the hub; returns 1 on wrong settings or another Flower."""
+    parser = argparse.ArgumentParser(prog="client.agent", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--home", type=Path, required=True)
+    home = parser.parse_args(arguments).home.resolve()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        die_with_parent()
+        verify_flower(AUDITED)
+        settings = load_settings(home)
+        guard = (open_guard or _open_guard)(home)
+        link = AgentEnd(home)
+        connect(home, Agent(guard, link.ask), settings)
+    except (FlowerDiffersError, ArchipelError) as error:
+        log.error("%s", error)
+        return 1
+    except FileNotFoundError as error:
+        log.error("%s is missing; `archipel site check` says what belongs there", error.filename)
+        return 1
+    return 0
+
+
+def _open_guard(home: Path) -> Guard:
+    from client.guard import open_guard
+
+    return open_guard(home)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Can this site reach its hub, and if not, what should a person do?
+
+Used by the agent before it connects, and by `archipel site check`. It asks the
+hub's health page over the same TLS that the agent uses and compares clocks.
+Nothing of the site is sent.
+"""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import http.client
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["REASONS", "HubState", "check_hub", "clock_sentence", "split_address"]
+
+REASONS = {
+    "not-enrolled": (
+        "The hub does not know this site's key. Send keys/node.pub to the hub's administrator and ask for this site "
+        "to be enrolled; if it was enrolled, it has been revoked, or the key here is another one."
+    ),
+    "connection-unknown": (
+        "The hub no longer knows this connection, as after a restart of the hub. Connecting again; nothing to do "
+        "unless this line keeps coming back."
+    ),
+    "already-online": (
+        "The hub still sees another process with this site's key. After a crash this passes within half a minute; if "
+        "it stays, a copy of this site's folder runs elsewhere: stop one of them."
+    ),
+    "malformed": (
+        "The hub could not read a call of this site: the two run different versions of Archipel. Install the same "
+        "version on both."
+    ),
+    "too-large": "The hub refuses an answer of this size. Ask the hub's administrator about the study's plan.",
+}
+"""What to tell a site's administrator for each word that the hub puts beside a refusal."""
+
+_AHEAD_LIMIT_S = 5.0
+_BEHIND_LIMIT_S = 305.0
+
+
+@dataclass(frozen=True)
+class HubState:
+    """What one look at the hub showed.
+
+    Attributes:
+        reachable: The hub answered over verified TLS.
+        sentence: What is wrong and what to do, or "" where all is well.
+        lasting: Trying again will not help; a person has to act.
+        clock_s: Seconds that this machine's clock is ahead of the hub's, where the hub answered.
+    """
+
+    reachable: bool
+    sentence: str = ""
+    lasting: bool = False
+    clock_s: float = 0.0
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Returns host and port of `host:port`, brackets of an IPv6 address removed."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def check_hub(address: str, authority: Path, timeout_s: float = 5.0) -> HubState:
+    """Looks at the hub's health page once.
+
+    Args:
+        address: `host:port` of the hub.
+        authority: The certificate of the hub's authority that this site was given.
+        timeout_s: Longest wait for a connection.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(authority))
+    except (OSError, ssl.SSLError):
+        return HubState(
+            False, f"{authority} is missing or no certificate. Copy it from the hub's start-up kit.", True
+        )
+    host, port = split_address(address)
+    connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+    try:
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        response.read()
+        clock_s = clock_offset_s(response.getheader("date"))
+    except ssl.SSLCertVerificationError as error:
+        return HubState(False, _certificate_sentence(error, address), True)
+    except (OSError, http.client.HTTPException):
+        return HubState(
+            False,
+            f"The hub does not answer at {address}. Check hub_address in site.toml, the network and the firewall "
+            "(one outbound port); if the hub is being restarted, this passes.",
+        )
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        return HubState(False, f"What answers at {address} is no Archipel hub (HTTP {response.status}).", True)
+    return HubState(True, clock_sentence(clock_s), False, clock_s)
+
+
+def clock_offset_s(date: str | None) -> float:
+    """Returns how far this clock is ahead of an HTTP date (which has whole seconds), 0 without one."""
+    if date is None:
+        return 0.0
+    then = email.utils.parsedate_to_datetime(date)
+    # The header was cut to its second, so on average it lies half a second back.
+    return (datetime.datetime.now(datetime.UTC) - then).total_seconds() - 0.5
+
+
+def clock_sentence(ahead_s: float) -> str:
+    """Returns what to do about a clock, or "" where it is close enough."""
+    if abs(ahead_s) < 2.5:
+        return ""
+    side = "ahead of" if ahead_s > 0 else "behind"
+    refused = ahead_s > _AHEAD_LIMIT_S or ahead_s < -_BEHIND_LIMIT_S
+    return (
+        f"The clock of this machine is {abs(ahead_s):.0f} s {side} the hub's"
+        + (", and the hub refuses its calls" if refused else "; the hub refuses from 5 s ahead or 305 s behind")
+        + ". Set it right (NTP, for instance with systemd-timesyncd or chrony)."
+    )
+
+
+def _certificate_sentence(error: ssl.SSLCertVerificationError, address: str) -> str:
+    if "expired" in error.verify_message:
+        return f"The certificate of {address} has expired. Ask the hub's administrator to renew it."
+    if "mismatch" in error.verify_message or "not valid for" in error.verify_message:
+        return f"The certificate of {address} is for another name. Check hub_address in site.toml, or ask the hub."
+    return (
+        f"The certificate of {address} was not issued by this site's keys/hub-ca.crt. Either this is another hub or "
+        "someone stands in between, or the file is of another hub: compare it with the hub's administrator."
+    )

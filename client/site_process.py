@@ -1,0 +1,83 @@
+"""What `archipel site up` runs: the agent and the runner, kept alive.
+
+No Flower and no tables here. `serve` blocks until SIGTERM or SIGINT; logs are in
+`DIR/logs`, process ids in `DIR/run`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from client.settings import load_settings
+from schemas.errors import Fault, FaultsError
+from schemas.processes import Child, Supervisor
+
+__all__ = ["children", "create_node_key", "missing_files", "serve"]
+
+
+def create_node_key(home: Path) -> Path:
+    """Makes the site's node key (P-384) unless it is there, and returns the file of its public half."""
+    private, public = home / "keys" / "node.key", home / "keys" / "node.pub"
+    private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not private.exists():
+        key = ec.generate_private_key(ec.SECP384R1())
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        private.touch(mode=0o600, exist_ok=False)
+        private.write_bytes(pem)
+    key_read = serialization.load_pem_private_key(private.read_bytes(), None)
+    public.write_bytes(
+        key_read.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return public
+
+
+def missing_files(home: Path) -> list[Fault]:
+    """Returns what is missing or open to others among the site's keys, all at once."""
+    faults = []
+    for name, remedy in (
+        ("node.key", "run `archipel site init`"),
+        ("hub-ca.crt", "run `archipel site join` with the hub's start-up kit"),
+    ):
+        path = home / "keys" / name
+        if not path.is_file():
+            faults.append(Fault(f"keys/{name}", "is missing", remedy))
+        elif name.endswith(".key") and path.stat().st_mode & 0o077:
+            faults.append(Fault(f"keys/{name}", "can be read by other users", f"chmod 600 {path}"))
+    return faults
+
+
+def children(home: Path) -> list[Child]:
+    """Returns the two processes of a site."""
+    return [
+        # The runner first: its imports take longest and it waits for the agent anyway.
+        Child("runner", [sys.executable, "-m", "client.runner", "--home", str(home)]),
+        Child("agent", [sys.executable, "-m", "client.agent", "--home", str(home)]),
+    ]
+
+
+def serve(home: Path) -> int:
+    """Blocks until a signal; returns 0.
+
+    Raises:
+        FaultsError: The settings or keys are wrong; every fault is named.
+    """
+    home = home.resolve()
+    load_settings(home)
+    faults = missing_files(home)
+    if faults:
+        raise FaultsError(f"site {home.name}", faults)
+    supervisor = Supervisor(home, children(home))
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: supervisor.request_stop())
+    return supervisor.serve()

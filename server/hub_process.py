@@ -1,0 +1,76 @@
+"""What `archipel hub up` runs: the SuperLink and the launcher, kept alive.
+
+No Flower here. `serve` checks everything first and names all faults at once, then
+blocks until SIGTERM or SIGINT; logs are in `DIR/logs`, process ids in `DIR/run`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import ssl
+import sys
+import threading
+import time
+from pathlib import Path
+
+from schemas.errors import FaultsError
+from schemas.processes import Child, Supervisor
+from server.hub_home import HubSettings, check_hub, hub_init, load_hub_settings
+
+__all__ = ["await_hub", "children", "hub_init", "is_up", "serve"]
+
+
+def children(home: Path) -> list[Child]:
+    """Returns the two processes of a hub."""
+    return [
+        Child("superlink", [sys.executable, "-m", "server.superlink", "--home", str(home)]),
+        Child("launcher", [sys.executable, "-m", "server.launcher", "--home", str(home)]),
+    ]
+
+
+def serve(home: Path) -> int:
+    """Blocks until a signal; returns 0.
+
+    Raises:
+        FaultsError: The hub cannot start; every fault is named.
+    """
+    settings = load_hub_settings(home)
+    faults = check_hub(settings)
+    if faults:
+        raise FaultsError(f"hub {settings.home}", faults)
+    supervisor = Supervisor(settings.home, children(settings.home))
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: supervisor.request_stop())
+    return supervisor.serve()
+
+
+def is_up(settings: HubSettings) -> bool:
+    """Returns whether both listeners answer."""
+    return all(_answers(settings, port) for port in (settings.internal_port, settings.public_port))
+
+
+def await_hub(settings: HubSettings, timeout_s: float = 30.0) -> bool:
+    """Waits until both listeners answer; returns whether they did in time."""
+    deadline = time.monotonic() + timeout_s
+    while not is_up(settings):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _answers(settings: HubSettings, port: int) -> bool:
+    host = "127.0.0.1" if port == settings.internal_port or settings.listen == "0.0.0.0" else settings.listen
+    context = ssl.create_default_context(cafile=str(settings.authority))
+    # Asked at the address it is bound to, which need not be a name in the certificate.
+    context.check_hostname = False
+    connection = http.client.HTTPSConnection(host, port, timeout=2.0, context=context)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

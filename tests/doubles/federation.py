@@ -1,0 +1,129 @@
+"""A hub and its sites as real processes on loopback, for tests of the transport."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from client.site_process import create_node_key
+from schemas.processes import Child, Supervisor
+from server import launcher
+from server.hub_process import await_hub, hub_init
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def double(role: str, home: Path) -> Child:
+    return Child(
+        role,
+        [sys.executable, "-m", "tests.doubles.transport", role, "--home", str(home)],
+        {"PYTHONPATH": str(ROOT)},
+    )
+
+
+class Party:
+    """One home and the supervisor of its processes, in a thread of this process."""
+
+    def __init__(self, home: Path, roles: list[str]) -> None:
+        self.home = home
+        self._supervisor = Supervisor(home, [double(role, home) for role in roles])
+        self._thread = threading.Thread(target=self._supervisor.serve, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._supervisor.request_stop()
+        self._thread.join(20)
+
+    def pid(self, role: str) -> int:
+        return int((self.home / "run" / f"{role}.pid").read_text())
+
+    def kill(self, role: str) -> None:
+        os.kill(self.pid(role), signal.SIGKILL)
+
+    def log(self, role: str) -> str:
+        return (self.home / "logs" / f"{role}.log").read_text()
+
+
+class Federation:
+    def __init__(self, root: Path, sites: tuple[str, ...] = ("paris", "lyon", "nantes")) -> None:
+        self.settings = hub_init(root / "hub", public_port=0, internal_port=0)
+        self.hub = Party(self.settings.home, ["superlink", "launcher"])
+        self.sites = {name: self._make_site(root / name) for name in sites}
+        self.enrol(*sites)
+        self._runs = 0
+
+    def _make_site(self, home: Path) -> Party:
+        make_site(home, self.settings)
+        return Party(home, ["runner", "agent"])
+
+    def enrol(self, *names: str) -> None:
+        entries = [
+            {"name": name, "node_public_key": (self.sites[name].home / "keys" / "node.pub").read_text()}
+            for name in names
+        ]
+        fresh = self.settings.sites_file.with_suffix(".new")
+        fresh.write_text(json.dumps(entries))
+        fresh.replace(self.settings.sites_file)
+
+    def start(self) -> None:
+        self.hub.start()
+        assert await_hub(self.settings), self.hub.log("superlink")
+        for site in self.sites.values():
+            site.start()
+
+    def stop(self) -> None:
+        for party in (*self.sites.values(), self.hub):
+            party.stop()
+
+    def submit(self, *asks: tuple[dict[str, bytes], float]) -> tuple[str, int]:
+        self._runs += 1
+        run_id = f"run-{self._runs}"
+        script = [
+            {"bodies": {site: body.hex() for site, body in bodies.items()}, "deadline_s": deadline_s}
+            for bodies, deadline_s in asks
+        ]
+        folder = self.settings.home / "script"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{run_id}.json").write_text(json.dumps(script))
+        return run_id, launcher.submit(self.settings.home, run_id)
+
+    def rounds(self, run_id: str, number: int, timeout_s: float = 60.0) -> list[dict[str, Any]]:
+        path = self.settings.home / "results" / f"{run_id}.jsonl"
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+            rows = [json.loads(line) for line in lines if line.endswith("\n")]
+            if len(rows) >= number:
+                return rows
+            time.sleep(0.02)
+        raise AssertionError(f"{run_id} did not come to {number} rounds:\n{self.hub.log('launcher')}")
+
+    def ask(self, bodies: dict[str, bytes], deadline_s: float = 30.0) -> dict[str, Any]:
+        """One run with one question; bodies as bytes, failures as dicts."""
+        run_id, _ = self.submit((bodies, deadline_s))
+        row = self.rounds(run_id, 1, deadline_s + 30)[0]["outcomes"]
+        return {
+            site: bytes.fromhex(outcome["body"]) if "body" in outcome else outcome for site, outcome in row.items()
+        }
+
+    def received(self) -> bytes:
+        return (self.settings.home / "received.bin").read_bytes()
+
+
+def make_site(home: Path, settings: Any) -> None:
+    (home / "tables").mkdir(parents=True, exist_ok=True)
+    create_node_key(home)
+    shutil.copy(settings.authority, home / "keys" / "hub-ca.crt")
+    (home / "site.toml").write_text(
+        f'kind = "site"\nversion = 1\nname = "{home.name}"\nhub_address = "127.0.0.1:{settings.public_port}"\n'
+        f'tables = "{home / "tables"}"\n'
+    )
