@@ -41,6 +41,7 @@ __all__ = [
     "fingerprint",
     "make_kit",
     "make_request",
+    "public_text",
     "read_kit",
     "read_request",
 ]
@@ -143,7 +144,7 @@ def make_request(
         node_public_key=node_key.public_key()
         .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         .decode("ascii"),
-        identity_public_key=_text_of(identity_key.public_key()),
+        identity_public_key=public_text(identity_key.public_key()),
         created=now,
     )
     content = bare.signed_bytes()
@@ -200,7 +201,7 @@ def make_kit(
         identity_public_key=request.identity_public_key,
         hub_address=hub_address,
         hub_certificate=hub_certificate,
-        hub_public_key=_text_of(hub_key.public_key()),
+        hub_public_key=public_text(hub_key.public_key()),
         issued=now,
         expires=now + datetime.timedelta(days=days),
     )
@@ -230,7 +231,7 @@ def read_kit(
             "The kit is not signed by the hub's key in it: it was damaged or changed on the way. "
             "Ask the hub to send it again, by another way if you can."
         ) from None
-    if kit.identity_public_key != _text_of(identity):
+    if kit.identity_public_key != public_text(identity):
         raise EnrolmentError(
             f"The kit was made for another request (site {kit.site}): send this site's request.json to the hub, "
             "and use the kit that it answers with."
@@ -282,7 +283,8 @@ def _key_of(text: str) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(_bytes_of(text))
 
 
-def _text_of(key: Ed25519PublicKey) -> str:
+def public_text(key: Ed25519PublicKey) -> str:
+    """Return a public identity as its 32 bytes in base64."""
     return _base64(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
 
 
