@@ -36,6 +36,7 @@ class Moments:
     State when done:
         mean: (p,) means over observed cells; the centre where no cell is observed.
         scale: (p,) standard deviations (dividing by n) over observed cells; 1 where constant or unobserved.
+        standard_deviation: (p,) the same whether or not the model uses it; 0 where constant or unobserved.
         n_observed: (p,) observed cells.
         n_patients: () patients.
     """
@@ -93,6 +94,7 @@ class Moments:
         done = {
             "mean": self._centres + offset,
             "scale": scale if self._standardise else np.ones_like(scale),
+            "standard_deviation": np.sqrt(np.where(varies, variance, 0.0)),
             "n_observed": total["n_observed"],
             "n_patients": total["n_patients"],
         }
