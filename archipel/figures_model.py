@@ -1,0 +1,238 @@
+"""The figures of the model and of the run: hazard ratios, concordance on unseen patients, rounds and bytes.
+
+Each function returns one SVG for one width in pixels, as in `archipel.figures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from archipel.figures import NARROW
+from archipel.svg import ACCENT, INK, MUTED, Canvas, Scale, nice_ticks, ratio_ticks
+from archipel.wording import MODELS, NONE, HazardRatio, Interval, duration, size, spread
+from schemas.result import Result, Scores
+
+_TINT = "#a9c6de"
+_MOST_ROWS = 40
+"""Covariates drawn; a model with more shows those farthest from 1 in standard errors, the table has all."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step of the plan cost, all sites together."""
+
+    step: str
+    rounds: int
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+
+
+def step_costs(result: Result) -> list[StepCost]:
+    """Return the cost of each step, in the order in which the steps were first asked."""
+    names = list(dict.fromkeys(entry.step for entry in result.round_log))
+    by_step = {name: [entry for entry in result.round_log if entry.step == name] for name in names}
+    return [
+        StepCost(
+            step=name,
+            rounds=len(entries),
+            seconds=sum(entry.seconds for entry in entries),
+            bytes_up=sum(entry.bytes_up for entry in entries),
+            bytes_down=sum(entry.bytes_down for entry in entries),
+        )
+        for name, entries in by_step.items()
+    ]
+
+
+def forest(ratios: Sequence[HazardRatio], *, width: int) -> str:
+    """Draw hazard ratios with 95 % intervals: per standard deviation, and per unit."""
+    shown = ratios
+    if len(ratios) > _MOST_ROWS:
+        clearest = sorted(ratios, key=lambda row: -abs(row.z))[:_MOST_ROWS]
+        shown = [row for row in ratios if row in clearest]
+    panels: list[tuple[str, list[tuple[HazardRatio, str, Interval | None]]]] = [
+        ("Per standard deviation", [(row, _second_line(row), row.per_sd) for row in shown]),
+        ("Per unit", [(row, row.contrast, row.per_unit) for row in shown]),
+    ]
+    narrow = width < NARROW
+    row_height = 46 if narrow else 34
+    panel_height = 34 + row_height * len(shown) + 58
+    canvas = Canvas(
+        f"forest-{width}",
+        width,
+        panel_height * (2 if narrow else 1),
+        title="Hazard ratios with 95 % intervals",
+        description="; ".join(f"{row.label} {row.contrast}: {row.per_unit or NONE}" for row in shown),
+    )
+    label_width = 0.0 if narrow else 190.0
+    for index, (title, rows) in enumerate(panels):
+        top = panel_height * index if narrow else 0.0
+        span = width if narrow else (width - label_width) / 2
+        left = 0.0 if narrow else label_width + span * index
+        _forest_panel(canvas, title, rows, (left, top), span, row_height, with_labels=narrow)
+        if not narrow and index == 0:
+            _forest_labels(canvas, shown, row_height)
+    return canvas.markup()
+
+
+def _second_line(row: HazardRatio) -> str:
+    return row.contrast if " vs " in row.contrast else ""
+
+
+def _forest_labels(canvas: Canvas, rows: Sequence[HazardRatio], row_height: float) -> None:
+    for index, row in enumerate(rows):
+        middle = 34 + row_height * (index + 0.5)
+        canvas.text((0, middle - 2), _cut(row.label, 28), bold=True)
+        canvas.text((0, middle + 12), _cut(row.contrast, 32), fill=MUTED, size=11)
+
+
+def _forest_panel(
+    canvas: Canvas,
+    title: str,
+    rows: Sequence[tuple[HazardRatio, str, Interval | None]],
+    corner: tuple[float, float],
+    span: float,
+    row_height: float,
+    *,
+    with_labels: bool,
+) -> None:
+    left, top = corner
+    ends = [end for _, _, interval in rows if interval for end in (interval.lower, interval.upper)]
+    low = max(min([*ends, 0.8]) * 0.93, 1 / 64)
+    high = min(max([*ends, 1.25]) * 1.07, 64.0)
+    x = Scale((low, high), (left + 8, left + span - 118), logarithmic=True)
+    bottom = top + 34 + row_height * len(rows)
+    canvas.text((x.pixels[0], top + 16), title, bold=True, size=13)
+    for tick in ratio_ticks(low, high, 5):
+        canvas.line((x(tick), top + 28), (x(tick), bottom))
+        canvas.text((x(tick), bottom + 18), f"{tick:g}", anchor="middle", fill=MUTED)
+    canvas.line((x(1), top + 28), (x(1), bottom + 4), stroke=INK)
+    canvas.text((x(1) - 8, bottom + 36), "\N{LEFTWARDS ARROW} lower hazard", anchor="end", fill=MUTED, size=11)
+    canvas.text((x(1) + 8, bottom + 36), "higher \N{RIGHTWARDS ARROW}", fill=MUTED, size=11)
+    for index, (row, second, interval) in enumerate(rows):
+        row_top = top + 34 + row_height * index
+        middle = row_top + (row_height - 12 if with_labels else row_height / 2)
+        if with_labels:
+            words = row.label + (f", {second}" if second else "")
+            canvas.text((x.pixels[0], row_top + 16), _cut(words, 46), bold=True)
+        _forest_mark(canvas, interval, x, middle)
+        canvas.text((left + span - 106, middle + 4), str(interval) if interval else NONE, size=11.5)
+
+
+def _forest_mark(canvas: Canvas, interval: Interval | None, x: Scale, middle: float) -> None:
+    if interval is None:
+        return
+    colour = ACCENT if interval.lower > 1 or interval.upper < 1 else MUTED
+    canvas.line((x(interval.lower), middle), (x(interval.upper), middle), stroke=colour, width=2)
+    for end, inwards in ((interval.lower, 5), (interval.upper, -5)):
+        if x.holds(end):
+            canvas.line((x(end), middle - 4), (x(end), middle + 4), stroke=colour, width=2)
+        else:  # the interval goes on beyond the axis
+            canvas.path(
+                [(x(end) + inwards, middle - 4), (x(end), middle), (x(end) + inwards, middle + 4)],
+                stroke=colour,
+                width=2,
+            )
+    canvas.dot((x(interval.value), middle), 5, fill=colour, stroke="#ffffff")
+
+
+def concordance(evaluation: Sequence[tuple[str, Scores]], *, width: int, name: str = "concordance") -> str:
+    """Draw the C-index of each model: every fold as a small dot, the mean with its standard deviation.
+
+    Args:
+        evaluation: The models in the order of the rows.
+        width: In pixels.
+        name: Prefix of the ids; two of these figures in one page need two.
+    """
+    folds = [c for _, scores in evaluation for c in scores.c_index.per_fold if c is not None]
+    low, high = min([*folds, 0.5]) - 0.04, max([*folds, 0.75]) + 0.04
+    narrow = width < NARROW
+    left = 8.0 if narrow else 150.0
+    row_height = 52 if narrow else 40
+    bottom = 26.0 + row_height * len(evaluation)
+    canvas = Canvas(
+        f"{name}-{width}",
+        width,
+        bottom + 44,
+        title="C-index on unseen patients",
+        description="; ".join(f"{MODELS[model]}: {spread(scores.c_index)}" for model, scores in evaluation),
+    )
+    x = Scale((low, high), (left + 6, width - 112.0))
+    for tick in nice_ticks(low, high, 4 if narrow else 6):
+        canvas.line((x(tick), 22), (x(tick), bottom))
+        canvas.text((x(tick), bottom + 18), f"{tick:g}", anchor="middle", fill=MUTED)
+    canvas.line((x(0.5), 18), (x(0.5), bottom + 4), stroke=INK, dash="3 3")
+    canvas.text((x(0.5), 12), "chance", anchor="middle", fill=MUTED, size=11)
+    canvas.text((x.pixels[1], bottom + 36), "C-index (higher is better)", anchor="end", fill=MUTED)
+    for index, (model, scores) in enumerate(evaluation):
+        top = 26 + row_height * index
+        middle = top + (row_height - 14 if narrow else row_height / 2)
+        canvas.text((left if narrow else 0, top + 16 if narrow else middle + 4), MODELS[model], bold=True)
+        _concordance_mark(canvas, scores, x, middle, ACCENT if model == "federated" else MUTED)
+        canvas.text((width - 100, middle + 4), spread(scores.c_index))
+    return canvas.markup()
+
+
+def _concordance_mark(canvas: Canvas, scores: Scores, x: Scale, middle: float, colour: str) -> None:
+    mean, sd = scores.c_index.mean, scores.c_index.sd
+    for fold in scores.c_index.per_fold:
+        if fold is not None and sd is not None:
+            canvas.dot((x(fold), middle), 3.2, fill=colour, opacity=0.28)
+    if mean is None:
+        return
+    if sd is not None:
+        canvas.line((x(mean - sd), middle), (x(mean + sd), middle), stroke=colour, width=2.2)
+    canvas.dot((x(mean), middle), 6, fill=colour, stroke="#ffffff")
+
+
+def costs(steps: Sequence[StepCost], *, width: int) -> str:
+    """Draw what each step cost: bytes to and from the hub, and seconds."""
+    narrow = width < NARROW
+    left = 0.0 if narrow else 168.0
+    row_height = 60 if narrow else 44
+    top = 30.0
+    room = width - left
+    bytes_span, seconds_left = room * 0.44, left + room * 0.66
+    most = max([max(step.bytes_up, step.bytes_down) for step in steps] + [1])
+    longest = max([step.seconds for step in steps] + [1e-9])
+    to_bytes = Scale((0, most), (left, left + bytes_span))
+    to_seconds = Scale((0, longest), (seconds_left, width - 56.0))
+    canvas = Canvas(
+        f"costs-{width}",
+        width,
+        top + row_height * len(steps) + 4,
+        title="Rounds, bytes and seconds of each step",
+        description="; ".join(
+            f"{step.step}: {_rounds(step.rounds)}, {size(step.bytes_up)} up, {size(step.bytes_down)} down, "
+            f"{duration(step.seconds)}"
+            for step in steps
+        ),
+    )
+    canvas.text((left, 14), "Data moved", bold=True, size=13)
+    canvas.text((seconds_left, 14), "Time", bold=True, size=13)
+    for index, step in enumerate(steps):
+        row = top + row_height * index
+        bars = row + (18 if narrow else 2)
+        canvas.text((0, row + (12 if narrow else 14)), _cut(step.step.replace("_", " "), 24), bold=True)
+        rounds_at = (width, row + 12) if narrow else (0.0, row + 29)
+        canvas.text(rounds_at, _rounds(step.rounds), anchor="end" if narrow else "start", fill=MUTED, size=11)
+        for amount, at, colour, word in (
+            (step.bytes_up, bars, ACCENT, "up"),
+            (step.bytes_down, bars + 16, _TINT, "down"),
+        ):
+            end = to_bytes(amount)
+            canvas.rect((left, at), (max(end - left, 1.5), 11), fill=colour, radius=1.5)
+            canvas.text((max(end, left + 1.5) + 6, at + 10), f"{size(amount)} {word}", fill=MUTED, size=11)
+        end = to_seconds(step.seconds)
+        canvas.rect((seconds_left, bars + 8), (max(end - seconds_left, 1.5), 11), fill="#8b97a5", radius=1.5)
+        canvas.text((end + 6, bars + 18), duration(step.seconds), fill=MUTED, size=11)
+    return canvas.markup()
+
+
+def _rounds(n: int) -> str:
+    return f"{n} round" + ("" if n == 1 else "s")
+
+
+def _cut(words: str, most: int) -> str:
+    return words if len(words) <= most else words[: most - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,297 @@
+"""The report of a run: one HTML file that opens anywhere, without a network and without a script.
+
+Everything in it comes from the result (and, where given, the plan and a simulation of the same study), so
+`archipel runs report` writes the same file again. All names and texts are escaped by the template; the figures
+escape their own. The file forbids itself every fetch by its content security policy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from archipel import figures, figures_model, wording
+from archipel.svg import nice_ticks
+from schemas.errors import ArchipelError, MessageError
+from schemas.plan import Plan
+from schemas.result import KaplanMeier, Release, ReleasedArray, Result, Scores, parse_result
+
+_HERE = Path(__file__).parent
+WIDE, PHONE = 760, 344
+"""Pixels for which each figure is drawn, once for desk and paper and once for a phone."""
+
+
+class PlanDiffersError(ArchipelError):
+    """A plan or a simulation that does not belong to the result."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure, drawn for both widths."""
+
+    wide: Markup
+    phone: Markup
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One key figure."""
+
+    name: str
+    value: str
+    note: str
+
+
+def read_result(path: Path) -> Result:
+    """Read a ``result.json``.
+
+    Raises:
+        IncompatibleVersionError: For a result of another version.
+        MessageError: When the file cannot be read or is not a result.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MessageError(f"{path} cannot be read ({error.strerror}): check the path") from None
+    return parse_result(content)
+
+
+def write_report(result: Result, path: Path, *, simulated: Result | None = None, plan: Plan | None = None) -> None:
+    """Write the report of `result` to `path`; a report that is there is replaced only when the new one is whole.
+
+    Args:
+        result: What the run found.
+        path: Of the HTML file.
+        simulated: A simulation of the same study on the same tables, shown in a section of its own.
+        plan: What the sites approved; adds the parts that were allowed and never asked.
+
+    Raises:
+        PlanDiffersError: When `plan` is not the one of the result.
+    """
+    text = render_report(result, simulated=simulated, plan=plan)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def render_report(result: Result, *, simulated: Result | None = None, plan: Plan | None = None) -> str:
+    """Return the report as HTML; see `write_report`."""
+    if plan is not None and plan.hash != result.plan_hash:
+        raise PlanDiffersError("This plan is not the one that the result was computed with: their hashes differ.")
+    return environment().get_template("report.html.j2").render(_view(result, simulated, plan))
+
+
+def environment() -> Environment:
+    """Return the templates, with everything escaped and no variable silently empty."""
+    made = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        number=wording.number,
+        size=wording.size,
+        duration=wording.duration,
+        shape=wording.shape,
+        nobreak=lambda text: text.replace("\N{EN DASH}", "\N{EN DASH}\N{WORD JOINER}"),
+    )
+    made.globals["css"] = Markup((_HERE / "static" / "report.css").read_text(encoding="utf-8"))
+    return made
+
+
+def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[str, Any]:
+    study = result.study
+    ratios = wording.hazard_ratios(result)
+    costs = figures_model.step_costs(result)
+    return {
+        "result": result,
+        "title": study.title or study.name,
+        "answer": wording.answer(result),
+        "tiles": _tiles(result),
+        "wording": wording,
+        "unit": study.time_unit,
+        "units": wording.plural(study.time_unit),
+        "curves": _draw_curves(result),
+        "curve_table": _curve_table(result.kaplan_meier, study.time_unit),
+        "calibration": _draw_calibration(result),
+        "ratios": ratios,
+        "forest": _draw(figures_model.forest, ratios) if ratios else None,
+        "penalised": wording.is_penalised(result),
+        "evaluation": ordered(result.evaluation),
+        "gaps": _gaps(result.evaluation),
+        "concordance": _draw_concordance(result),
+        "costs": costs,
+        "cost_drawing": _draw(figures_model.costs, costs) if costs else None,
+        "releases": [*result.releases, *(never_asked(result, plan) if plan else [])],
+        "could_see": could_see(result),
+        "simulated": simulated,
+        "simulated_evaluation": ordered(simulated.evaluation) if simulated else [],
+        "simulated_gaps": _gaps(simulated.evaluation) if simulated else [],
+        "simulated_concordance": _draw_concordance(simulated, name="simulated") if simulated else None,
+        "simulated_difference": coefficient_difference(result, simulated) if simulated else None,
+        "facts": _facts(result),
+    }
+
+
+def _gaps(evaluation: Mapping[Any, Scores]) -> list[str]:
+    """Why a number of the table is missing, each reason once."""
+    names = {"c_index": "C-index", "ibs": "integrated Brier score", "calibration_slope": "calibration slope"}
+    gaps: dict[tuple[str, str], list[str]] = {}
+    for model, scores in ordered(evaluation):
+        for what, why in scores.reasons.items():
+            gaps.setdefault((wording.MODELS[model], why), []).append(names.get(what, what))
+    return [f"{model}, {' and '.join(what)}: {why}" for (model, why), what in gaps.items()]
+
+
+def _draw(figure: Any, *arguments: Any, **settings: Any) -> Drawing:
+    """Draw a figure for both widths. The figures escape every text they take, so their markup is safe."""
+    return Drawing(*(Markup(figure(*arguments, **settings, width=width)) for width in (WIDE, PHONE)))
+
+
+def _draw_curves(result: Result) -> Drawing | None:
+    if result.kaplan_meier is None:
+        return None
+    study = result.study
+    return _draw(figures.kaplan_meier, result.kaplan_meier, endpoint=study.endpoint, time_unit=study.time_unit)
+
+
+def _draw_calibration(result: Result) -> Drawing | None:
+    if result.calibration is None or not result.calibration.points:
+        return None
+    return _draw(figures.calibration, result.calibration, time_unit=result.study.time_unit)
+
+
+def _draw_concordance(result: Result, name: str = "concordance") -> Drawing | None:
+    judged = [(model, scores) for model, scores in ordered(result.evaluation) if scores.c_index.mean is not None]
+    return _draw(figures_model.concordance, judged, name=name) if judged else None
+
+
+def ordered(evaluation: Mapping[Any, Scores]) -> list[tuple[str, Scores]]:
+    """Return the judged models, each site alone first."""
+    return [(name, evaluation[name]) for name in wording.MODELS if name in evaluation]
+
+
+def _tiles(result: Result) -> list[Tile]:
+    sites = wording.took_part(result)
+    missing = len(result.sites) - sites
+    tiles = [
+        Tile("Patients", f"{result.n}", "eligible, all sites"),
+        Tile("Events", f"{result.events}", result.study.endpoint or "observed"),
+        Tile("Sites", f"{sites}", f"{missing} left out or dropped" if missing else "all to the end"),
+    ]
+    federated = result.evaluation.get("federated")
+    if federated is not None and federated.c_index.mean is not None:
+        alone = result.evaluation.get("site_only")
+        note = "on unseen patients"
+        if alone is not None and alone.c_index.mean is not None:
+            note = f"each site alone {wording.number(alone.c_index.mean, 2)}"
+        tiles.append(Tile("C-index", wording.number(federated.c_index.mean, 2), note))
+    per_site = sum(release.bytes_per_site for release in result.releases)
+    return [
+        *tiles,
+        Tile("Rounds", f"{result.rounds}", f"in {wording.duration(result.wall_s)}"),
+        Tile("From each site", wording.size(per_site), "sums, no rows"),
+    ]
+
+
+def _curve_table(kept: KaplanMeier | None, time_unit: str) -> list[tuple[str, list[str]]]:
+    """Rows of (time, one cell for each group): survival with its interval."""
+    if kept is None:
+        return []
+    last = max(curve.times[-1] for curve in kept.curves)
+    rows = []
+    for time in nice_ticks(0, last, 7)[1:]:
+        cells = []
+        for curve in kept.curves:
+            at = max(i for i, t in enumerate(curve.times) if t <= time)
+            lower, upper = curve.lower[at], curve.upper[at]
+            cell = f"{100 * curve.survival[at]:.0f} %"
+            cells.append(cell if lower is None or upper is None else f"{cell} ({100 * lower:.0f}–{100 * upper:.0f})")
+        rows.append((wording.at_time(time, time_unit), cells))
+    return rows
+
+
+def never_asked(result: Result, plan: Plan) -> list[Release]:
+    """Return what the plan allowed and the run did not need, as releases asked zero times."""
+    asked = {(release.step, release.part) for release in result.releases}
+    return [
+        Release(
+            step=step.name,
+            part=part.name,
+            purpose=step.purpose,
+            arrays=tuple(
+                ReleasedArray(name=spec.name, shape=spec.shape, meaning=spec.meaning) for spec in part.releases
+            ),
+            times=0,
+            times_allowed=part.times,
+            bytes_per_site=0,
+        )
+        for step in plan.steps
+        for part in step.parts
+        if (step.name, part.name) not in asked
+    ]
+
+
+def could_see(result: Result) -> list[str]:
+    """Return what a reader of the single summands could learn of one site, in plain sentences."""
+    seen = [
+        "How many patients and events the site has, in each interval of time and each risk group, also where such a "
+        "count is under 10 and hidden in this report.",
+        "The site's own mean and spread of every covariate, and which covariates go together there.",
+        "With gradient and Hessian of every step: the model that this site alone would have found.",
+    ]
+    if result.method != "hazard":
+        seen.append(
+            "From the sums over those still at risk, the difference between two neighbouring intervals: it describes "
+            "the few patients of the site who had the event or left observation in between."
+        )
+    seen.append(
+        "At a small site, with the summands of many rounds: part of single patients' values. The floor under the "
+        "number of patients makes this harder, not impossible."
+    )
+    if result.on_dropout == "continue":
+        seen.append(
+            "This study goes on without a site that drops out; the sums before and after then differ by that site, "
+            "which stays true even once the sums are masked."
+        )
+    return seen
+
+
+def coefficient_difference(result: Result, other: Result) -> float | None:
+    """Return the largest difference of a coefficient, or None where the two name different covariates."""
+    if set(result.coefficients) != set(other.coefficients):
+        return None
+    return max(abs(value - other.coefficients[name]) for name, value in result.coefficients.items())
+
+
+def _facts(result: Result) -> Sequence[tuple[str, str]]:
+    grid = "exact event times (simulation only)"
+    if not result.exact_times:
+        grid = f"{result.grid_intervals} intervals with at least {result.min_events_per_interval} events each"
+    facts = [
+        ("Run", result.run_id),
+        ("Mode", "simulation in one process" if result.mode == "simulate" else "federation of separate processes"),
+        ("Finished", result.created_at.isoformat(sep=" ", timespec="seconds")),
+        ("Archipel", result.code_version),
+        ("Plan hash", result.plan_hash),
+        ("Dictionary", f"{result.dictionary.name}, format {result.dictionary.version}"),
+        ("Dictionary hash", result.dictionary.hash),
+        ("Seed", "none: the run drew no random numbers" if result.seed is None else str(result.seed)),
+        ("Method", wording.METHODS[result.method]),
+        ("Ties", result.ties.capitalize() if result.ties else "not needed: the likelihood has none"),
+        ("Penalty", wording.penalty(result)),
+        ("Time grid", grid),
+        ("Log-likelihood", f"{result.log_likelihood:.4f} (without the penalty)"),
+    ]
+    facts += [(name, version) for name, version in sorted(result.software.items())]
+    study = result.study
+    asked = (("Purpose", study.purpose), ("Ethics reference", study.ethics_reference), ("Contact", study.contact))
+    return [*facts, *((name, text) for name, text in asked if text)]

@@ -1,0 +1,217 @@
+"""Numbers and names as people read them, the same in the terminal, in the report and beside another result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from schemas.result import CIndex, CovariateFacts, Result
+
+Z95 = 1.959963984540054
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+MODELS = {"site_only": "Each site alone", "federated": "All sites together", "pooled": "One pooled table"}
+METHODS = {
+    "hazard": "grouped proportional hazards (Prentice and Gloeckler 1978)",
+    "cox": "Cox proportional hazards on the common time grid",
+    "cox-stratified": "Cox proportional hazards, stratified by site",
+}
+NONE = "\N{EN DASH}"
+"""Stands where there is no number."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+    def __str__(self) -> str:
+        """Return ``0.32 (0.16-0.63)``."""
+        return f"{ratio(self.value)} ({ratio(self.lower)}\N{EN DASH}{ratio(self.upper)})"
+
+
+@dataclass(frozen=True)
+class HazardRatio:
+    """One covariate's hazard ratio, twice: for comparison with others, and in its own unit.
+
+    Attributes:
+        name: As in `coefficients`.
+        label: For people: ``age``.
+        contrast: What one unit is: ``per year``, ``rIFN-g vs placebo``.
+        per_unit: For one unit; None without a standard error.
+        per_sd: For one standard deviation over all sites; None without a standard error or without spread.
+        coefficient: Log hazard ratio per unit.
+        standard_error: Of the coefficient; None where a column does not vary.
+    """
+
+    name: str
+    label: str
+    contrast: str
+    per_unit: Interval | None
+    per_sd: Interval | None
+    coefficient: float
+    standard_error: float | None
+
+    @property
+    def z(self) -> float:
+        """The coefficient in standard errors; 0 without one."""
+        return self.coefficient / self.standard_error if self.standard_error else 0.0
+
+
+def hazard_ratios(result: Result) -> list[HazardRatio]:
+    """Return exp(coefficient) with Wald 95 % intervals, in the result's order."""
+    rows = []
+    for covariate in result.covariates:
+        beta = result.coefficients[covariate.name]
+        se = result.standard_errors[covariate.name]
+        deviation = covariate.standard_deviation
+        rows.append(
+            HazardRatio(
+                name=covariate.name,
+                label=covariate_label(covariate),
+                contrast=contrast(covariate),
+                per_unit=None if se is None else _wald(beta, se),
+                per_sd=None if se is None or deviation == 0 else _wald(beta * deviation, se * deviation),
+                coefficient=beta,
+                standard_error=se,
+            )
+        )
+    return rows
+
+
+def _wald(beta: float, se: float) -> Interval:
+    return Interval(*(math.exp(min(max(b, -300), 300)) for b in (beta, beta - Z95 * se, beta + Z95 * se)))
+
+
+def covariate_label(covariate: CovariateFacts) -> str:
+    """Return the column's name without underscores and without a unit at its end."""
+    name = covariate.column
+    if covariate.unit:
+        for ending in (f"_{covariate.unit}", f"_{covariate.unit}s"):
+            name = name.removesuffix(ending)
+    return name.replace("_", " ").strip() or covariate.column
+
+
+def contrast(covariate: CovariateFacts) -> str:
+    """Return what a hazard ratio per unit compares."""
+    if covariate.code is not None:
+        return f"{covariate.code} vs {covariate.reference}" if covariate.reference else covariate.code
+    if covariate.type == "boolean":
+        return "yes vs no"
+    return f"per {covariate.unit}" if covariate.unit else "per unit"
+
+
+def ratio(value: float) -> str:
+    """Return a ratio with what matters of it: ``0.32``, ``12.1``, ``0.004``."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if value >= 1000 or value < 0.001:
+        return f"{value:.1e}"
+    if value >= 100:
+        return f"{value:.0f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with fixed digits, or a dash."""
+    return NONE if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def spread(c_index: CIndex, digits: int = 3) -> str:
+    """Return the mean with its standard deviation over the folds where there is one."""
+    if c_index.sd is None:
+        return number(c_index.mean, digits)
+    return f"{number(c_index.mean, digits)} \N{PLUS-MINUS SIGN} {number(c_index.sd, digits)}"
+
+
+def size(n_bytes: float) -> str:
+    """Return a number of bytes: ``1.3 MB``."""
+    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= power:
+            return f"{n_bytes / power:.3g} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``8.4 s``, ``3 min 20 s``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def plural(unit: str) -> str:
+    """Return the plural of a unit of time."""
+    return unit if unit.endswith("s") else unit + "s"
+
+
+def shape(extents: tuple[int, ...]) -> str:
+    """Return the shape of an array in words."""
+    return " \N{MULTIPLICATION SIGN} ".join(str(extent) for extent in extents) if extents else "1 number"
+
+
+def at_time(time: float, unit: str) -> str:
+    """Return a horizon: ``180 days``."""
+    return f"{time:g} {unit if time == 1 else plural(unit)}"
+
+
+def penalty(result: Result) -> str:
+    """Return the penalty in words."""
+    per_layer = result.penalty if isinstance(result.penalty, dict) else {"": result.penalty}
+    parts = [f"{layer} {value:g}".strip() for layer, value in per_layer.items() if value > 0]
+    scale = "standardised" if result.standardise else "original"
+    return f"ridge, \N{GREEK SMALL LETTER LAMDA} = {', '.join(parts)} on the {scale} scale" if parts else "none"
+
+
+def is_penalised(result: Result) -> bool:
+    """Return whether any coefficient was drawn towards zero."""
+    values = result.penalty.values() if isinstance(result.penalty, dict) else (result.penalty,)
+    return any(value > 0 for value in values)
+
+
+def took_part(result: Result) -> int:
+    """Return how many sites are in the sums to the end."""
+    return sum(site.status == "took part" for site in result.sites)
+
+
+def answer(result: Result) -> str:
+    """Return what the run found, in at most three sentences.
+
+    The words are chosen by the numbers alone; an association is never called an effect.
+    """
+    endpoint = f" ({result.study.endpoint})" if result.study.endpoint else ""
+    site_count = took_part(result)
+    where = f"at {site_count} sites" if site_count != 1 else "at one site"
+    parts = [f"Of {result.n} patients {where}, {result.events} had the event{endpoint}."]
+    federated = result.evaluation.get("federated")
+    if federated is not None and federated.c_index.mean is not None:
+        parts.append(_ranking(result, federated.c_index))
+    first = max(hazard_ratios(result), key=lambda row: abs(row.z), default=None)
+    if first is not None and first.per_unit is not None and abs(first.z) >= Z95:
+        parts.append(
+            f"Clearest association: {first.label} ({first.contrast}), hazard ratio {ratio(first.per_unit.value)} "
+            f"(95 % interval {ratio(first.per_unit.lower)}\N{EN DASH}{ratio(first.per_unit.upper)})."
+        )
+    else:
+        parts.append("No single covariate has a 95 % interval that excludes a hazard ratio of 1.")
+    return " ".join(parts)
+
+
+def _ranking(result: Result, federated: CIndex) -> str:
+    assert federated.mean is not None  # the caller has looked
+    parts = len(federated.per_fold)
+    over = "one held-out part" if parts == 1 else f"{parts} held-out parts"
+    text = (
+        f"A model trained on all sites together puts {100 * federated.mean:.0f} of 100 comparable pairs of unseen "
+        f"patients in the right order (C-index {spread(federated, 2)}, {over})"
+    )
+    alone = result.evaluation.get("site_only")
+    if alone is None or alone.c_index.mean is None:
+        return text + "."
+    return f"{text}; models that each site trains alone, {100 * alone.c_index.mean:.0f}."
