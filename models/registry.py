@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from models.event_grid import EventGrid
+from models.hazard import Hazard
 from models.moments import Moments
 from models.step import Context, Step
 
@@ -13,5 +14,6 @@ METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
     {
         "moments": Moments,
         "event_grid": EventGrid,
+        "hazard": Hazard,
     }
 )

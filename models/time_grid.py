@@ -77,10 +77,10 @@ class Spells:
             return self._at_risk @ values
         return np.concatenate(([0.0], np.cumsum(values)))[self.stop]
 
-    def at_event(self, values: Floats) -> Floats:
-        """Return the (n_events,) entries of the (K,) `values` in the interval of each event."""
-        entries: Floats = values[self.stop[self.event] - 1]
-        return entries
+    @property
+    def event_interval(self) -> NDArray[np.intp]:
+        """(n_events,) the interval of each event."""
+        return self.stop[self.event] - 1
 
     @cached_property
     def _is_delayed(self) -> bool:
@@ -105,7 +105,8 @@ class Spells:
     @cached_property
     def _has_event(self) -> Floats:
         interval = np.arange(self.n_bins)
-        return (self.stop[self.event][:, None] - 1 == interval).astype(np.float64)
+        there: NDArray[np.bool_] = self.event_interval[:, None] == interval
+        return there.astype(np.float64)
 
 
 def interval_of(
