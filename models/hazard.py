@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from models.cox import no_events, penalties_of
 from models.moments import covariate_specs, n_patients_spec, standardised
 from models.newton import (
     DERIVATIVE_BOUND,
@@ -34,7 +35,7 @@ from models.newton import (
     unpacked,
     within_bounds,
 )
-from models.step import Arrays, Context, DivergedError, Floats, Turn
+from models.step import Arrays, Context, Floats, Turn
 from models.time_grid import grid_specs, interval_of
 from schemas.cohort import Cohort
 from schemas.plan import ArraySpec, PartSpec
@@ -73,9 +74,7 @@ class Hazard:
         self._p = len(context.design)
         self._n_bins = context.n_bins
         self._exact = bool(context.settings.get("exact", False))
-        self._penalties = np.asarray(context.settings.get("penalties", [0.0] * self._p), dtype=np.float64)
-        if self._penalties.shape != (self._p,):
-            raise ValueError(f"{self._penalties.size} penalties for {self._p} columns")
+        self._penalties = penalties_of(context)
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question: value, gradient and information at a point."""
@@ -266,10 +265,7 @@ def _fitting_alpha(alpha: Floats, total: Arrays, *, started: bool) -> Floats:
     """
     events, survived = total["events"], total["n_survived"]
     if not events.any():
-        raise DivergedError(
-            "no patient at risk on the common time grid has the event: nothing can be fitted; widen the "
-            "eligibility, or choose an endpoint with events"
-        )
+        raise no_events()
     both = (events > 0) & (survived > 0)
     odds = np.where(both, events, 1.0) / np.where(both, survived, 1.0)
     known = alpha if started else np.log(np.log1p(odds))

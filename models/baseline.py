@@ -1,0 +1,104 @@
+"""The baseline hazard after a Cox fit (Breslow 1974), and survival from a cumulative hazard on the grid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.moments import covariate_specs, log_hazard, n_patients_spec
+from models.newton import DERIVATIVE_BOUND
+from models.step import Arrays, Context, Floats, Turn
+from models.time_grid import grid_specs, interval_of
+from schemas.cohort import Cohort
+from schemas.plan import ArraySpec, PartSpec
+
+_LONGEST_EXPONENT = 700.0
+
+
+class Baseline:
+    """Cumulative baseline hazard at the means, sum of events / S0 over the intervals so far.
+
+    Settings:
+        exact: Whether the grid holds the exact event times.
+
+    Inputs: `mean`, `scale` of `moments`; `edges`, `n_intervals` of `event_grid`; `beta` of a fit.
+
+    State when done:
+        cumulative_hazard: (K,) at the end of each interval; padding repeats the last.
+        n_patients: () patients.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._design = context.design
+        self._n_bins = context.n_bins
+        self._exact = bool(context.settings.get("exact", False))
+
+    def parts(self) -> tuple[PartSpec, ...]:
+        """Return the one question: events and hazards at risk."""
+        p, k = len(self._design), self._n_bins
+        beta = ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios")
+        releases = (
+            n_patients_spec(),
+            ArraySpec(name="events", shape=(k,), meaning="patients with the event in each interval"),
+            ArraySpec(name="s0", shape=(k,), meaning="hazards of those at risk", bound=DERIVATIVE_BOUND),
+        )
+        sends = (*covariate_specs(p), *grid_specs(k), beta)
+        return (PartSpec(name="risk_sets", sends=sends, releases=releases, times=1),)
+
+    def begin(self, inputs: Arrays) -> Turn:
+        """Ask for the sums."""
+        return Turn({}, "risk_sets")
+
+    def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
+        """Return this site's events and hazards at risk."""
+        spells = interval_of(
+            cohort.time, cohort.event, cohort.entry, sent["edges"], int(sent["n_intervals"]), exact=self._exact
+        )
+        hazard = np.exp(log_hazard(cohort, self._design, sent["mean"], sent["scale"], sent["beta"]))
+        return {
+            "n_patients": np.array(float(cohort.n_patients)),
+            "events": spells.over_events(np.ones(cohort.n_patients)),
+            "s0": spells.over_patients(hazard),
+        }
+
+    def finish(self, part: str, state: Arrays, inputs: Arrays, total: Arrays) -> Turn:
+        """Return the cumulative hazard."""
+        has_events = total["events"] > 0
+        hazard = np.where(has_events, total["events"], 0.0) / np.where(has_events, total["s0"], 1.0)
+        return Turn({"cumulative_hazard": np.cumsum(hazard), "n_patients": total["n_patients"]}, None)
+
+    def shrink(self, part: str, state: Arrays) -> Turn:
+        """Ask the remaining sites the same."""
+        return Turn(state, part)
+
+
+def cumulative_hazard_at(
+    times: Floats, edges: Floats, n_intervals: int, cumulative_hazard: Floats, *, exact: bool
+) -> Floats:
+    """Return the baseline cumulative hazard at any times, in the shape of `times`.
+
+    On exact event times it steps at each of them. On a merged grid it is known at the edges only, and rises evenly
+    between them. Beyond the last edge it stays as it was there: nothing was observed.
+
+    Args:
+        times: Times >= 0.
+        edges: (K,) upper edges, padded after the first `n_intervals`.
+        n_intervals: Intervals in use.
+        cumulative_hazard: (K,) at the edges.
+        exact: Whether the edges are the exact event times.
+    """
+    knots = np.concatenate(([0.0], edges[: int(n_intervals)]))
+    values = np.concatenate(([0.0], cumulative_hazard[: int(n_intervals)]))
+    if exact:
+        return values[np.searchsorted(knots[1:], times, side="right")]
+    return np.interp(times, knots, values)
+
+
+def survival(log_hazard: Floats, cumulative: Floats) -> Floats:
+    """Return the (n, m) probabilities exp(-H_j e^(log hazard_i)) of surviving m times.
+
+    Args:
+        log_hazard: (n,) relative to the means.
+        cumulative: (m,) baseline cumulative hazards at the times.
+    """
+    expected = np.exp(np.minimum(log_hazard, _LONGEST_EXPONENT))[:, None] * cumulative[None, :]
+    return np.exp(-expected)
