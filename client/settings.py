@@ -30,12 +30,14 @@ class Floors(BaseModel):
     Attributes:
         min_patients: Patients of the site in a study; a layer known of fewer counts as missing here.
         min_events_per_interval: Events of the federation in each interval of the common time grid.
+        min_events: Observed events of the site in a study; a site without any is left out.
     """
 
     model_config = _STRICT
 
     min_patients: Annotated[int, Field(ge=1, le=100_000)] = MIN_PATIENTS_FLOOR
     min_events_per_interval: Annotated[int, Field(ge=1, le=100_000)] = MIN_EVENTS_FLOOR
+    min_events: Annotated[int, Field(ge=0, le=100_000)] = 1
 
 
 class SiteFloors(Floors):
@@ -50,6 +52,11 @@ class SiteFloors(Floors):
     @classmethod
     def _events(cls, value: int) -> int:
         return _not_below(value, MIN_EVENTS_FLOOR, "events")
+
+    @field_validator("min_events")
+    @classmethod
+    def _site_events(cls, value: int) -> int:
+        return _not_below(value, 1, "event")
 
 
 class SiteSettings(BaseModel):
