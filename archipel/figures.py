@@ -130,18 +130,26 @@ def _risk_table(
         canvas.text((x.pixels[1] + 8, at), curve.group, fill=colour)
 
 
+def have_shared_times(curves: Sequence[SurvivalCurve]) -> bool:
+    """Return whether all curves step on one grid; exact event times differ from group to group."""
+    return all(curve.times == curves[0].times for curve in curves)
+
+
 def _risk_times(curves: Sequence[SurvivalCurve], x: Scale) -> list[float]:
-    shared = sorted(set.intersection(*(set(curve.times) for curve in curves)))
+    wanted = curves[0].times if have_shared_times(curves) else nice_ticks(*x.values, 7)
     chosen: list[float] = []
-    for time in shared:
+    for time in wanted:
         if not chosen or x(time) - x(chosen[-1]) >= 46:
             chosen.append(time)
     return chosen
 
 
 def _at_risk(curve: SurvivalCurve, time: float) -> str:
-    n = curve.n_at_risk[curve.times.index(time)]
-    return "<10" if n is None else str(n)
+    """The count at `time`, or at the curve's next time where it lists none; unknown after its last."""
+    later = [n for listed, n in zip(curve.times, curve.n_at_risk, strict=True) if listed >= time]
+    if later:
+        return "<10" if later[0] is None else str(later[0])
+    return "<10" if curve.n_at_risk[-1] is None else NONE
 
 
 def calibration(kept: Calibration, *, time_unit: str, width: int) -> str:

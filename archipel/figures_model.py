@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from archipel.figures import NARROW
-from archipel.svg import ACCENT, INK, MUTED, Canvas, Scale, nice_ticks, ratio_ticks
+from archipel.svg import ACCENT, INK, MUTED, RULE, Canvas, Scale, nice_ticks, ratio_ticks
 from archipel.wording import MODELS, NONE, HazardRatio, Interval, duration, size, spread
-from schemas.result import Result, Scores
+from schemas.result import Result, ScoredModel, Scores
 
 _TINT = "#a9c6de"
 _MOST_ROWS = 40
@@ -104,18 +104,22 @@ def _forest_panel(
     x = Scale((low, high), (left + 8, left + span - 118), logarithmic=True)
     bottom = top + 34 + row_height * len(rows)
     canvas.text((x.pixels[0], top + 16), title, bold=True, size=13)
+    middles = [
+        top + 34 + row_height * index + (row_height - 12 if with_labels else row_height / 2)
+        for index in range(len(rows))
+    ]
+    # Under a label of its own each row gets its own piece of the lines, so that none runs through letters.
+    pieces = [(m - 10, m + 10) for m in middles] if with_labels else [(top + 28, bottom)]
     for tick in ratio_ticks(low, high, 5):
-        canvas.line((x(tick), top + 28), (x(tick), bottom))
+        for piece in pieces:
+            canvas.line((x(tick), piece[0]), (x(tick), piece[1]), stroke=INK if tick == 1 else RULE)
         canvas.text((x(tick), bottom + 18), f"{tick:g}", anchor="middle", fill=MUTED)
-    canvas.line((x(1), top + 28), (x(1), bottom + 4), stroke=INK)
     canvas.text((x(1) - 8, bottom + 36), "\N{LEFTWARDS ARROW} lower hazard", anchor="end", fill=MUTED, size=11)
     canvas.text((x(1) + 8, bottom + 36), "higher \N{RIGHTWARDS ARROW}", fill=MUTED, size=11)
-    for index, (row, second, interval) in enumerate(rows):
-        row_top = top + 34 + row_height * index
-        middle = row_top + (row_height - 12 if with_labels else row_height / 2)
+    for middle, (row, second, interval) in zip(middles, rows, strict=True):
         if with_labels:
             words = row.label + (f", {second}" if second else "")
-            canvas.text((x.pixels[0], row_top + 16), _cut(words, 46), bold=True)
+            canvas.text((x.pixels[0], middle - 18), _cut(words, 46), bold=True)
         _forest_mark(canvas, interval, x, middle)
         canvas.text((left + span - 106, middle + 4), str(interval) if interval else NONE, size=11.5)
 
@@ -137,7 +141,7 @@ def _forest_mark(canvas: Canvas, interval: Interval | None, x: Scale, middle: fl
     canvas.dot((x(interval.value), middle), 5, fill=colour, stroke="#ffffff")
 
 
-def concordance(evaluation: Sequence[tuple[str, Scores]], *, width: int, name: str = "concordance") -> str:
+def concordance(evaluation: Sequence[tuple[ScoredModel, Scores]], *, width: int, name: str = "concordance") -> str:
     """Draw the C-index of each model: every fold as a small dot, the mean with its standard deviation.
 
     Args:
@@ -159,16 +163,18 @@ def concordance(evaluation: Sequence[tuple[str, Scores]], *, width: int, name: s
         description="; ".join(f"{MODELS[model]}: {spread(scores.c_index)}" for model, scores in evaluation),
     )
     x = Scale((low, high), (left + 6, width - 112.0))
+    middles = [26 + row_height * k + (row_height - 14 if narrow else row_height / 2) for k in range(len(evaluation))]
+    pieces = [(m - 12, m + 12) for m in middles] if narrow else [(18, bottom)]
     for tick in nice_ticks(low, high, 4 if narrow else 6):
-        canvas.line((x(tick), 22), (x(tick), bottom))
         canvas.text((x(tick), bottom + 18), f"{tick:g}", anchor="middle", fill=MUTED)
-    canvas.line((x(0.5), 18), (x(0.5), bottom + 4), stroke=INK, dash="3 3")
+        for piece in pieces:
+            canvas.line((x(tick), piece[0]), (x(tick), piece[1]))
+    for piece in pieces:
+        canvas.line((x(0.5), piece[0]), (x(0.5), piece[1]), stroke=INK, dash="3 3")
     canvas.text((x(0.5), 12), "chance", anchor="middle", fill=MUTED, size=11)
     canvas.text((x.pixels[1], bottom + 36), "C-index (higher is better)", anchor="end", fill=MUTED)
-    for index, (model, scores) in enumerate(evaluation):
-        top = 26 + row_height * index
-        middle = top + (row_height - 14 if narrow else row_height / 2)
-        canvas.text((left if narrow else 0, top + 16 if narrow else middle + 4), MODELS[model], bold=True)
+    for middle, (model, scores) in zip(middles, evaluation, strict=True):
+        canvas.text((left if narrow else 0, middle - 18 if narrow else middle + 4), MODELS[model], bold=True)
         _concordance_mark(canvas, scores, x, middle, ACCENT if model == "federated" else MUTED)
         canvas.text((width - 100, middle + 4), spread(scores.c_index))
     return canvas.markup()

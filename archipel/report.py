@@ -20,7 +20,7 @@ from archipel import figures, figures_model, wording
 from archipel.svg import nice_ticks
 from schemas.errors import ArchipelError, MessageError
 from schemas.plan import Plan
-from schemas.result import KaplanMeier, Release, ReleasedArray, Result, Scores, parse_result
+from schemas.result import KaplanMeier, Release, ReleasedArray, Result, ScoredModel, Scores, parse_result
 
 _HERE = Path(__file__).parent
 WIDE, PHONE = 760, 344
@@ -74,7 +74,11 @@ def write_report(result: Result, path: Path, *, simulated: Result | None = None,
     Raises:
         PlanDiffersError: When `plan` is not the one of the result.
     """
-    text = render_report(result, simulated=simulated, plan=plan)
+    write_whole(path, render_report(result, simulated=simulated, plan=plan))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old file or the new one, never half of it."""
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
@@ -120,6 +124,7 @@ def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[s
         "unit": study.time_unit,
         "units": wording.plural(study.time_unit),
         "curves": _draw_curves(result),
+        "shared_times": result.kaplan_meier is None or figures.have_shared_times(result.kaplan_meier.curves),
         "curve_table": _curve_table(result.kaplan_meier, study.time_unit),
         "calibration": _draw_calibration(result),
         "ratios": ratios,
@@ -141,7 +146,7 @@ def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[s
     }
 
 
-def _gaps(evaluation: Mapping[Any, Scores]) -> list[str]:
+def _gaps(evaluation: Mapping[ScoredModel, Scores]) -> list[str]:
     """Why a number of the table is missing, each reason once."""
     names = {"c_index": "C-index", "ibs": "integrated Brier score", "calibration_slope": "calibration slope"}
     gaps: dict[tuple[str, str], list[str]] = {}
@@ -174,7 +179,7 @@ def _draw_concordance(result: Result, name: str = "concordance") -> Drawing | No
     return _draw(figures_model.concordance, judged, name=name) if judged else None
 
 
-def ordered(evaluation: Mapping[Any, Scores]) -> list[tuple[str, Scores]]:
+def ordered(evaluation: Mapping[ScoredModel, Scores]) -> list[tuple[ScoredModel, Scores]]:
     """Return the judged models, each site alone first."""
     return [(name, evaluation[name]) for name in wording.MODELS if name in evaluation]
 

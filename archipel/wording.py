@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from schemas.result import CIndex, CovariateFacts, Result
+from schemas.result import CIndex, CovariateFacts, Result, ScoredModel
 
 Z95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
 
-MODELS = {"site_only": "Each site alone", "federated": "All sites together", "pooled": "One pooled table"}
+MODELS: dict[ScoredModel, str] = {
+    "site_only": "Each site alone",
+    "federated": "All sites together",
+    "pooled": "One pooled table",
+}
+"""The judged models with the words for them, in the order in which they are shown."""
 METHODS = {
     "hazard": "grouped proportional hazards (Prentice and Gloeckler 1978)",
     "cox": "Cox proportional hazards on the common time grid",
