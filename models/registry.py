@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from models.baseline import Baseline
+from models.brier import Brier
+from models.calibration import CalibrationSlope
+from models.concordance import Concordance
 from models.cox import Cox
 from models.cox_stratified import CoxStratified
 from models.event_grid import EventGrid
 from models.hazard import Hazard
+from models.kaplan_meier import KaplanMeier
 from models.moments import Moments
+from models.risk_groups import RiskGroups
+from models.site_only import SiteOnly
 from models.step import Context, Step
 
 METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
@@ -21,5 +27,11 @@ METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
         "cox": Cox,
         "cox_stratified": CoxStratified,
         "baseline": Baseline,
+        "risk_groups": RiskGroups,
+        "kaplan_meier": KaplanMeier,
+        "concordance": Concordance,
+        "site_only": SiteOnly,
+        "brier": Brier,
+        "calibration_slope": CalibrationSlope,
     }
 )
