@@ -90,7 +90,7 @@ def admit(request: RoundRequest, plan: Plan) -> Code | None:
     part = _part(plan, request.step, request.part)
     if part is None or request.phase not in PHASES:
         return Code.REQUEST_NOT_IN_PLAN
-    if request.number > plan.max_rounds:
+    if request.number >= sum(spec.times for spec in plan.by_name[request.step].parts):  # numbered from 0 in each step
         return Code.ROUNDS_EXHAUSTED
     if not _has_form(request.arrays, part.sends):
         return Code.REQUEST_NOT_IN_PLAN

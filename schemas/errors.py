@@ -19,6 +19,10 @@ class MessageError(ArchipelError):
     """Bytes that claim to be one of our messages and are not."""
 
 
+class ArrayTypeError(MessageError):
+    """A message with an array that is not float64."""
+
+
 class IncompatibleVersionError(ArchipelError):
     """A file or message of a kind or version that this build does not read."""
 

@@ -22,7 +22,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from schemas.codes import Code
-from schemas.errors import IncompatibleVersionError, MessageError
+from schemas.errors import ArrayTypeError, IncompatibleVersionError, MessageError
 
 Arrays = Mapping[str, NDArray[np.float64]]
 VERSION = "1"
@@ -119,7 +119,7 @@ def encode(message: Message) -> bytes:
     arrays = {name: np.asarray(message.arrays[name], order="C") for name in sorted(message.arrays)}
     for name, array in arrays.items():
         if array.dtype != np.float64:
-            raise MessageError(f"array {name} is {array.dtype}, not float64")
+            raise ArrayTypeError(f"array {name} is {array.dtype}, not float64")
     # safetensors does not sort the metadata; one entry keeps equal messages equal in their bytes.
     text = json.dumps(header, sort_keys=True, ensure_ascii=False)
     return safetensors.numpy.save(arrays, metadata={"archipel": text})
@@ -186,7 +186,15 @@ def _from_text(name: str, annotation: str, text: object) -> object:
             raise MessageError(f"header field {name} is not a list") from None
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise MessageError(f"header field {name} is not a list of names")
-        return tuple(items)
+        return tuple(_characters(name, item) for item in items)
+    return _characters(name, text)
+
+
+def _characters(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can write and UTF-8 cannot
+        raise MessageError(f"header field {name} is not text") from None
     return text
 
 
@@ -214,7 +222,7 @@ def _arrays(body: bytes) -> dict[str, NDArray[np.float64]]:
     arrays: dict[str, NDArray[np.float64]] = {}
     for name, entry in entries:
         if entry["dtype"] != "F64":
-            raise MessageError("an array is not float64")
+            raise ArrayTypeError("an array is not float64")
         arrays[name] = np.frombuffer(entry["data"], dtype="<f8").reshape(entry["shape"]).astype(np.float64)
     return arrays
 

@@ -1,0 +1,191 @@
+"""The data-use card: what a plan does with a site's data, in plain words, for the person who approves it.
+
+Written from the plan alone, so that it cannot promise less than the gate lets out. Text that came with the plan
+(titles, purposes) is shown without control characters: the card is read in a terminal.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from schemas.dictionary import Column
+from schemas.plan import ArraySpec, PartSpec, Plan, PlanStep
+from schemas.study import Criterion, FoldColumn, Study
+
+__all__ = ["data_use_card"]
+
+_WIDTH = 100
+_METHODS = {
+    "hazard": "grouped proportional hazards",
+    "cox": "proportional hazards (Cox) on a common time grid",
+    "cox-stratified": "proportional hazards (Cox) on a common time grid, stratified by site",
+}
+_WHO = {
+    "all": "all patients of the study",
+    "training": "the patients that the site does not hold out",
+    "held_out": "the patients that the site holds out to judge the model on",
+    "split": "all patients, those held out kept apart; the minimum counts the held-out ones",
+}
+_NOT_MASKED = (
+    "Sums are not masked in this version: the hub sees this site's own numbers, as listed above, and not only their "
+    "total over all sites. A person with access to the hub could read from them how many patients and events this "
+    "site has, the means and spreads of the columns at this site, and in which bins of time its events fall. Rows, "
+    "identifiers and error texts do not leave; every release stands in the site's ledger "
+    "(`archipel site ledger show`)."
+)
+_ON_DROPOUT = {
+    "pause": "When a site is missing at the deadline, the run waits for it. No sum is formed over other sites.",
+    "continue": "When a site is missing at the deadline, the run goes on without it (at most once, and not below "
+    "three sites). The hub could then infer the leaving site's sums, as the difference of two totals.",
+}
+
+
+def data_use_card(plan: Plan) -> str:
+    """Return the card of a plan, as lines of text."""
+    study = plan.study
+    sections = [
+        ("Data-use card", _identity(plan)),
+        ("Who is looked at", _cohort(study)),
+        ("Columns read at this site; cells stay there", _columns(plan)),
+        ("What leaves this site, and nothing else", _releases(plan)),
+        ("Smallest numbers", _floors(plan)),
+        ("What the hub could see", _wrapped(_NOT_MASKED)),
+        ("When a site drops out", _wrapped(_ON_DROPOUT[study.on_dropout])),
+    ]
+    return "\n".join(f"{title}\n{'-' * len(title)}\n" + "\n".join(lines) + "\n" for title, lines in sections)
+
+
+def _identity(plan: Plan) -> list[str]:
+    study = plan.study
+    pairs = [
+        ("Study", f"{study.name}: {study.title}" if study.title else study.name),
+        ("Question", study.question or "(not stated)"),
+        ("Purpose", study.purpose or "(not stated)"),
+        ("Ethics", study.ethics_reference or "(no reference stated)"),
+        ("Contact", study.contact or "(not stated)"),
+        ("Last day", str(study.expires) if study.expires else "none: until the approval is withdrawn"),
+        ("Model", _model(study)),
+        ("Evaluation", _evaluation(study)),
+        ("Rounds", f"at most {plan.max_rounds} in a run"),
+        ("Plan", f"{plan.hash}, made by Archipel {plan.code_version}"),
+    ]
+    return [line for label, value in pairs for line in _labelled(label, value)]
+
+
+def _model(study: Study) -> str:
+    penalty = study.model.penalty
+    values = list(penalty.values()) if isinstance(penalty, dict) else [penalty]
+    how = "no penalty" if not any(values) else "penalised"
+    if isinstance(penalty, dict):
+        how += " (" + ", ".join(f"{layer} {value:g}" for layer, value in sorted(penalty.items())) + ")"
+    elif penalty:
+        how += f" ({penalty:g})"
+    return f"{_METHODS[study.model.method]}, {how}, {len(study.model.covariates)} covariates"
+
+
+def _evaluation(study: Study) -> str:
+    folds = study.evaluation.folds
+    if isinstance(folds, FoldColumn):
+        return f"on the folds of column {folds.column}"
+    if folds == 0:
+        return "none"
+    return (
+        f"on about one in {folds} patients of each site, held out from training; a site too small for that holds "
+        "out nobody"
+    )
+
+
+def _cohort(study: Study) -> list[str]:
+    lines = [f"- {_criterion(criterion)}" for criterion in study.eligibility.criteria]
+    lines.append("- endpoint known" + (" and no covariate empty" if study.eligibility.complete_cases else ""))
+    lines.append("- not in optout.txt when the run starts")
+    return lines
+
+
+def _criterion(criterion: Criterion) -> str:
+    value = criterion.value
+    shown = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
+    return _clean(f"{criterion.column} {criterion.op} {shown}")
+
+
+def _columns(plan: Plan) -> list[str]:
+    study, endpoint = plan.study, plan.study.endpoint
+    parts = (
+        (endpoint.time, "time"),
+        (endpoint.event, f"event: {endpoint.label}" if endpoint.label else "event"),
+        (endpoint.entry, "entry"),
+        (study.evaluation.group, "group of relatives"),
+    )
+    roles = {name: role for name, role in parts if name is not None}
+    for name in study.model.covariates:
+        roles.setdefault(name, "covariate")
+    for criterion in study.eligibility.criteria:
+        roles.setdefault(criterion.column, "eligibility")
+    return [line for name, role in roles.items() for line in _column(plan.dictionary.column(name), name, role)]
+
+
+def _column(column: Column | None, name: str, role: str) -> list[str]:
+    if column is None:
+        return _item(f"{name} ({role})")
+    kind = column.unit or ("categories " + ", ".join(column.codes) if column.codes else column.type)
+    return _item(f"{name} ({role}): {kind}; layer {column.layer}")
+
+
+def _releases(plan: Plan) -> list[str]:
+    return [line for number, step in enumerate(plan.steps, start=1) for line in _step(number, step)]
+
+
+def _step(number: int, step: PlanStep) -> Iterator[str]:
+    optional = " Optional: without it the model still stands." if step.optional else ""
+    yield from _wrapped(f"{number}. {step.name}: {step.purpose}{optional}", hang=3)
+    yield from _wrapped(f"over {_WHO[step.cohort]}; only with at least {step.min_patients} of them", 3)
+    for part in step.parts:
+        yield from _part(part)
+
+
+def _part(part: PartSpec) -> Iterator[str]:
+    yield from _wrapped(f"{part.name}, asked at most {_times(part.times)}:", 3)
+    for spec in part.releases:
+        yield from _wrapped(f"- {spec.name}, {_size(spec)}: {spec.meaning}", 5, hang=2)
+    if part.sends:
+        received = ", ".join(f"{spec.name} ({_size(spec)})" for spec in part.sends)
+        yield from _wrapped(f"for this the hub sends {received}", 5, hang=2)
+
+
+def _floors(plan: Plan) -> list[str]:
+    terms = plan.study.privacy
+    return [
+        *_item(f"patients of a site behind every number: {terms.min_patients}, or the site's own floor if higher"),
+        *_item(f"events in each interval of the common time grid, over all sites: {terms.min_events_per_interval}"),
+        *_item(f"bins of time in which events are counted: {terms.time_bins}"),
+    ]
+
+
+def _times(times: int) -> str:
+    return "once" if times == 1 else f"{times} times"
+
+
+def _size(spec: ArraySpec) -> str:
+    if spec.shape == ():
+        return "one number"
+    return " x ".join(f"{length:,}" for length in spec.shape) + (" numbers" if spec.size != 1 else " number")
+
+
+def _labelled(label: str, value: str) -> list[str]:
+    lines = textwrap.wrap(_clean(value), _WIDTH - 12) or [""]
+    return [f"{label:<11} {lines[0]}", *(" " * 12 + line for line in lines[1:])]
+
+
+def _item(text: str) -> list[str]:
+    return _wrapped(f"- {text}", hang=2)
+
+
+def _wrapped(text: str, indent: int = 0, *, hang: int = 0) -> list[str]:
+    first, others = " " * indent, " " * (indent + hang)
+    return textwrap.wrap(_clean(text), _WIDTH, initial_indent=first, subsequent_indent=others)
+
+
+def _clean(text: str) -> str:
+    """Return text on one line, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else " " for character in text)
