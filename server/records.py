@@ -66,9 +66,9 @@ class Cost:
     bytes_up: int = 0
     bytes_down: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        """Return the sum of two costs."""
-        return Cost(self.seconds + other.seconds, self.bytes_up + other.bytes_up, self.bytes_down + other.bytes_down)
+    def __sub__(self, other: Cost) -> Cost:
+        """Return what was spent between two readings."""
+        return Cost(self.seconds - other.seconds, self.bytes_up - other.bytes_up, self.bytes_down - other.bytes_down)
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,12 @@ class Store:
                     return Checkpoint(row.seq, row.step, row.number, row.progress)
         return None
 
+    def count_rounds(self, run_id: str) -> int:
+        """Return how many rounds of a run are complete."""
+        query = sa.select(sa.func.count()).select_from(db.rounds).where(db.rounds.c.run_id == run_id)
+        with self.reader.begin() as connection:
+            return connection.execute(query).scalar_one()
+
     def record(self, hold: Hold, cost: Cost, replies: Sequence[KeptReply] = ()) -> None:
         """Add to what a run has cost, and keep answers of a round that is not complete.
 

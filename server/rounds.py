@@ -1,0 +1,389 @@
+"""Decisions of a round: what an answer is worth, who is missing and why, and what to do about it.
+
+Values in, verdicts out; no clock, no network, no store (those are in `server.conduct`). The rules:
+
+- The list of sites is fixed for a run (docs of `on_dropout`: `schemas.study.Study`). Set-up settles it: a site
+  that takes no part (too few patients, tables that do not pass) is left out before anybody was asked a summand.
+- An answer is checked again at the hub: right run, step, number, part and phase, and exactly the arrays of the
+  plan. A site that sends anything else is named and counts as missing.
+- ``pause``: the same question is asked again of the missing sites alone until they answer. ``continue``: at the
+  deadline the run goes on without them, at most once a run and not below three sites; otherwise it pauses.
+- A refusal that no repetition can heal fails the run, with the sentence that names the site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import numpy as np
+
+from models.progress import Question
+from models.step import Arrays, combine
+from schemas.codes import SENTENCES, Code
+from schemas.errors import IncompatibleVersionError, MessageError
+from schemas.messages import SETUP, Reply, decode_as
+from schemas.plan import ArraySpec, PartSpec
+from server.exchange import Failure
+
+__all__ = [
+    "MIN_SITES_LEFT",
+    "PLAIN_SUM",
+    "Asked",
+    "Complete",
+    "Continue",
+    "Fail",
+    "Hearing",
+    "LeaveOut",
+    "PlainSum",
+    "Policy",
+    "RoundProtocol",
+    "Verdict",
+    "Wait",
+    "judge",
+    "judge_setup",
+    "read_reply",
+    "sentence_of",
+    "setup_asked",
+]
+
+MIN_SITES_LEFT = 3
+"""Fewer sites than this are never gone on with: their sum would say too much about each (privacy decision 5)."""
+
+# What a person at the site can put right while the run waits. Every other code would come back for ever.
+_HEALING = frozenset(
+    {
+        Code.MESSAGE_MALFORMED,  # damaged on the way; the same bytes are sent again
+        Code.PLAN_NOT_APPROVED,
+        Code.APPROVAL_EXPIRED,
+        Code.APPROVAL_WITHDRAWN,
+        Code.SITE_PAUSED,
+        Code.STEP_FAILED,
+        Code.STORAGE_FAILED,
+    }
+)
+_TAKES_NO_PART = frozenset({Code.TOO_FEW_PATIENTS, Code.TABLES_REFUSED})
+_MALFORMED: dict[str, str] = {
+    Code.MESSAGE_MALFORMED: "bytes that are not one of our messages",
+    Code.ROUND_ANSWERED_OTHERWISE: "an answer to another question",
+    Code.RELEASE_NOT_IN_PLAN: "other arrays than the plan lists",
+    Code.RELEASE_WRONG_SHAPE: "an array of another shape than in the plan",
+    Code.RELEASE_NOT_FINITE: "a value that is not a finite number",
+    Code.RELEASE_TOO_LARGE: "a value beyond the plan's bounds",
+}
+
+
+# ---------------------------------------------------------------- one answer
+@dataclass(frozen=True)
+class Asked:
+    """What one message to a site asked, as far as its answer must match.
+
+    Attributes:
+        releases: The arrays that the plan lets out.
+    """
+
+    run_id: str
+    step: str
+    part: str
+    number: int
+    phase: str = "value"
+    releases: tuple[ArraySpec, ...] = ()
+
+
+def setup_asked(run_id: str, phase: str, releases: tuple[ArraySpec, ...] = ()) -> Asked:
+    """Return what a set-up message asks."""
+    return Asked(run_id, SETUP, SETUP, 0, phase, releases)
+
+
+def read_reply(site: str, body: bytes, asked: Asked) -> Reply | Failure:
+    """Return a site's answer, or why it is none; hostile bytes never raise.
+
+    A site that has too few patients for one step adds nothing to it, whichever of the two words it says it with.
+    """
+    try:
+        reply = decode_as(body, Reply)
+    except IncompatibleVersionError:
+        return Failure(site, "refused", Code.OTHER_VERSION)
+    except MessageError:
+        return Failure(site, "malformed", Code.MESSAGE_MALFORMED)
+    is_setup = asked.step == SETUP
+    if (reply.run_id, reply.step, reply.number, reply.phase) != (asked.run_id, asked.step, asked.number, asked.phase):
+        return Failure(site, "malformed", Code.ROUND_ANSWERED_OTHERWISE)
+    if reply.part != asked.part and not is_setup:
+        return Failure(site, "malformed", Code.ROUND_ANSWERED_OTHERWISE)
+    if reply.status == "refused":
+        if reply.code == Code.TOO_FEW_PATIENTS and not is_setup:
+            return replace(reply, status="empty", code="")
+        return Failure(site, "refused", reply.code)
+    if reply.status == "empty":
+        return reply if not is_setup else Failure(site, "malformed", Code.ROUND_ANSWERED_OTHERWISE)
+    fault = _array_fault(reply.arrays, asked.releases)
+    return reply if fault is None else Failure(site, "malformed", fault)
+
+
+def _array_fault(arrays: Arrays, specs: Sequence[ArraySpec]) -> Code | None:
+    if set(arrays) != {spec.name for spec in specs}:
+        return Code.RELEASE_NOT_IN_PLAN
+    for spec in specs:
+        array = arrays[spec.name]
+        if array.shape != spec.shape:
+            return Code.RELEASE_WRONG_SHAPE
+        if not np.isfinite(array).all():
+            return Code.RELEASE_NOT_FINITE
+        if (np.abs(array) > spec.bound).any():
+            return Code.RELEASE_TOO_LARGE
+    return None
+
+
+def sentence_of(failure: Failure) -> str:
+    """Return why a site is missing, in words that name it and say what to do."""
+    site = failure.site
+    if failure.reason == "late":
+        return f"{site} did not answer before the deadline."
+    if failure.reason == "offline":
+        return f"{site} is offline."
+    if failure.reason == "malformed":
+        what = _MALFORMED.get(failure.code, _MALFORMED[Code.MESSAGE_MALFORMED])
+        return f"{site} sent {what}; nothing of it was used."
+    if failure.code in Code.__members__:
+        return f"{site} refused: {SENTENCES[Code(failure.code)]}"
+    return (
+        f"{site} answered with the error {failure.code or 'unknown'}: its administrator finds the reason in the "
+        "site's log."
+    )
+
+
+# ---------------------------------------------------------------- who has answered
+@dataclass(frozen=True)
+class Hearing:
+    """Who has answered one message so far.
+
+    Attributes:
+        sites: Everybody who must answer.
+        replies: By site; the first answer stands.
+        failures: Why the others have not, as of the last time they were asked.
+    """
+
+    sites: tuple[str, ...]
+    replies: Mapping[str, Reply] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Sites to ask (again), in the order of the list."""
+        return tuple(site for site in self.sites if site not in self.replies)
+
+    def hear(self, outcomes: Mapping[str, Reply | Failure]) -> Hearing:
+        """Return the state after another time of asking; what comes from elsewhere is not heard."""
+        replies = dict(self.replies)
+        failures = dict(self.failures)
+        for site in self.missing:
+            outcome = outcomes.get(site)
+            if isinstance(outcome, Reply):
+                replies[site] = outcome
+                failures.pop(site, None)
+            elif outcome is not None:
+                failures[site] = outcome
+        return Hearing(self.sites, replies, failures)
+
+
+# ---------------------------------------------------------------- verdicts
+@dataclass(frozen=True)
+class Complete:
+    """Every site has answered."""
+
+    replies: Mapping[str, Reply]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Ask the missing sites again.
+
+    Attributes:
+        missing: Why, where it is known.
+        paused: Whether somebody has to be told: the deadline has passed, or a site's administrator must act.
+    """
+
+    missing: tuple[Failure, ...]
+    paused: bool
+
+    @property
+    def sentence(self) -> str:
+        """Who is missing and why."""
+        return " ".join(sentence_of(failure) for failure in self.missing)
+
+
+@dataclass(frozen=True)
+class Continue:
+    """Go on without some sites for the rest of the run.
+
+    Attributes:
+        without: Who leaves, and why.
+        replies: Of those who stay.
+    """
+
+    without: tuple[Failure, ...]
+    replies: Mapping[str, Reply]
+
+
+@dataclass(frozen=True)
+class LeaveOut:
+    """Set the run up again over a shorter list; no summand has been asked of anybody.
+
+    Attributes:
+        without: Who declines, and why.
+        replies: Of those who agreed to the longer list.
+    """
+
+    without: tuple[Failure, ...]
+    replies: Mapping[str, Reply]
+
+
+@dataclass(frozen=True)
+class Fail:
+    """The run cannot go on."""
+
+    sentence: str
+
+
+Verdict = Complete | Wait | Continue | LeaveOut | Fail
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the study says about missing sites, and what of it is used up.
+
+    Attributes:
+        has_dropped: Whether sites have left this run already.
+    """
+
+    on_dropout: Literal["pause", "continue"]
+    has_dropped: bool = False
+
+
+def judge(hearing: Hearing, policy: Policy, *, deadline_passed: bool) -> Verdict:
+    """Return what to do about a round as it stands."""
+    failures = tuple(hearing.failures[site] for site in hearing.missing if site in hearing.failures)
+    fatal = [failure for failure in failures if _is_fatal(failure)]
+    if fatal:
+        return Fail(" ".join(sentence_of(failure) for failure in fatal))
+    if not hearing.missing:
+        return Complete(hearing.replies)
+    may_go_on = policy.on_dropout == "continue" and not policy.has_dropped
+    # Only at the deadline, and only without sites that were asked and whose reason is known.
+    is_time = deadline_passed and len(failures) == len(hearing.missing)
+    if may_go_on and is_time and len(hearing.replies) >= MIN_SITES_LEFT:
+        return Continue(failures, hearing.replies)
+    return _wait(failures, deadline_passed=deadline_passed)
+
+
+def judge_setup(hearing: Hearing, *, deadline_passed: bool) -> Verdict:
+    """Return what to do about a set-up message as it stands.
+
+    A site that is merely away is waited for whatever the study says about dropouts: nothing has been released
+    yet, so whoever wants the run without it stops it and launches one that does not invite it.
+    """
+    failures = tuple(hearing.failures[site] for site in hearing.missing if site in hearing.failures)
+    declining = tuple(failure for failure in failures if _declines(failure))
+    fatal = [failure for failure in failures if _is_fatal(failure) and failure not in declining]
+    if fatal:
+        return Fail(" ".join(sentence_of(failure) for failure in fatal))
+    if not hearing.missing:
+        return Complete(hearing.replies)
+    if len(failures) == len(declining) == len(hearing.missing):
+        left = len(hearing.sites) - len(declining)
+        if left < min(2, len(hearing.sites)):
+            count = "No site" if left == 0 else "Only one site"
+            return Fail(f"{count} can take part. " + " ".join(sentence_of(failure) for failure in declining))
+        return LeaveOut(declining, hearing.replies)
+    return _wait(failures, deadline_passed=deadline_passed)
+
+
+def _wait(failures: tuple[Failure, ...], *, deadline_passed: bool) -> Wait:
+    must_act = any(failure.reason == "refused" and not _declines(failure) for failure in failures)
+    return Wait(failures, paused=bool(failures) and (deadline_passed or must_act))
+
+
+def _is_fatal(failure: Failure) -> bool:
+    # A refusal by a code that is not ours comes from the transport, where a restart may well help.
+    is_ours = failure.reason == "refused" and failure.code in Code.__members__
+    return is_ours and failure.code not in _HEALING
+
+
+def _declines(failure: Failure) -> bool:
+    return failure.reason == "refused" and failure.code in _TAKES_NO_PART
+
+
+# ---------------------------------------------------------------- how a sum is formed
+class RoundProtocol(Protocol):
+    """How a sum over sites is formed out of messages: one message a round in clear, two under a secure sum.
+
+    Set-up and rounds consist of phases, asked of every site one after the other. What was heard is given as
+    phase -> site -> reply.
+    """
+
+    @property
+    def setup_phases(self) -> tuple[str, ...]:
+        """Messages of the set-up."""
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Messages of a round."""
+
+    def setup_arrays(self, phase: str, site: str, heard: Mapping[str, Mapping[str, Reply]]) -> Arrays:
+        """Return what the set-up message of a phase carries to one site."""
+
+    def setup_releases(self, phase: str) -> tuple[ArraySpec, ...]:
+        """Return what each site answers in a phase of the set-up."""
+
+    def request_arrays(
+        self, phase: str, site: str, question: Question, heard: Mapping[str, Mapping[str, Reply]]
+    ) -> Arrays:
+        """Return what a phase of a round carries to one site."""
+
+    def releases(self, phase: str, part: PartSpec) -> tuple[ArraySpec, ...]:
+        """Return what each site answers in a phase of a round."""
+
+    def total(self, part: PartSpec, sites: Sequence[str], heard: Mapping[str, Mapping[str, Reply]]) -> Arrays | None:
+        """Return the sum over `sites`, or None when every one of them had nothing to add."""
+
+
+@dataclass(frozen=True)
+class PlainSum:
+    """Every site sends its summand in clear, in one message; the hub adds. Fits `RoundProtocol`."""
+
+    setup_phases: tuple[str, ...] = ("value",)
+    phases: tuple[str, ...] = ("value",)
+
+    def setup_arrays(self, phase: str, site: str, heard: Mapping[str, Mapping[str, Reply]]) -> Arrays:
+        """Return nothing: names and plan are all that a plain sum sets up."""
+        return {}
+
+    def setup_releases(self, phase: str) -> tuple[ArraySpec, ...]:
+        """Return nothing."""
+        return ()
+
+    def request_arrays(
+        self, phase: str, site: str, question: Question, heard: Mapping[str, Mapping[str, Reply]]
+    ) -> Arrays:
+        """Return the question's arrays, the same for every site."""
+        return question.arrays
+
+    def releases(self, phase: str, part: PartSpec) -> tuple[ArraySpec, ...]:
+        """Return the plan's arrays."""
+        return part.releases
+
+    def total(self, part: PartSpec, sites: Sequence[str], heard: Mapping[str, Mapping[str, Reply]]) -> Arrays | None:
+        """Return the sum in the order of the sites' names: floating-point sums depend on order, ours must not.
+
+        A site that is empty adds zeros.
+        """
+        replies = [heard["value"][site] for site in sorted(sites)]
+        if all(reply.status == "empty" for reply in replies):
+            return None
+        nothing = {spec.name: np.zeros(spec.shape) for spec in part.releases}
+        return combine([reply.arrays if reply.status == "ok" else nothing for reply in replies])
+
+
+PLAIN_SUM = PlainSum()
