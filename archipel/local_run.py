@@ -1,0 +1,95 @@
+"""Runs a plan over cohorts in this process: the simulator's federation, with the steps and the gate of the real one.
+
+There is no hub and no wire here, so nothing is protected; what is the same as in a real federation is every
+`local`, every sum and every decision, which is why a simulation predicts what a federation will find.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.compile import build_step
+from models.progress import Progress, Question
+from models.step import Arrays, combine
+from schemas.cohort import Cohort
+from schemas.plan import Plan
+
+OnRound = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class LocalRound:
+    """One round of a simulated run.
+
+    Attributes:
+        bytes_up: Of all summands, as raw numbers (a real message adds a header of some hundred bytes).
+        bytes_down: Of what was sent to all sites, counted likewise.
+        sites: That had a summand to add.
+    """
+
+    step: str
+    part: str
+    number: int
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A finished simulated run."""
+
+    progress: Progress
+    rounds: tuple[LocalRound, ...]
+
+
+def run_plan(plan: Plan, cohorts: Mapping[str, Cohort], *, on_round: OnRound | None = None) -> LocalRun:
+    """Run `plan` over the cohorts of the named sites until it is done.
+
+    Raises:
+        DivergedError: When a step finds no estimate.
+    """
+    progress = Progress.start(plan)
+    rounds: list[LocalRound] = []
+    while (question := progress.question) is not None:
+        started = time.perf_counter()
+        terms = _terms(progress, question, cohorts)
+        step = progress.step
+        if terms:
+            progress = progress.absorb(combine([terms[site] for site in sorted(terms)]))
+        else:
+            progress = progress.skip("no site has patients for this step")
+        sent = sum(array.nbytes for array in question.arrays.values())
+        rounds.append(
+            LocalRound(
+                step=step.name,
+                part=question.part,
+                number=question.number,
+                seconds=time.perf_counter() - started,
+                bytes_up=sum(array.nbytes for term in terms.values() for array in term.values()),
+                bytes_down=sent * len(cohorts),
+                sites=tuple(terms),
+            )
+        )
+        if on_round is not None:
+            on_round(progress)
+    return LocalRun(progress, tuple(rounds))
+
+
+def _terms(progress: Progress, question: Question, cohorts: Mapping[str, Cohort]) -> dict[str, Arrays]:
+    """Return the summand of every site that has patients for this step."""
+    code = build_step(progress.plan, question.step)
+    parts = {site: cohort.part(progress.step.cohort) for site, cohort in cohorts.items()}
+    return {
+        site: {
+            name: np.asarray(array, dtype=np.float64)
+            for name, array in code.local(question.part, question.arrays, part).items()
+        }
+        for site, part in parts.items()
+        if part.n_patients
+    }

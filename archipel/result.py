@@ -1,0 +1,271 @@
+"""Makes the result of a run from what its steps found: the same for a simulation and for a real federation.
+
+Everything here reads arrays that are sums over sites. Who computed them, and what the evaluation was, comes in
+as `RunFacts`; what the report says about them is decided in `schemas.result` and `archipel.report`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from archipel.curves import calibration_points, risk_group_curves
+from models.baseline import cumulative_hazard_at
+from models.progress import Progress
+from models.step import Floats
+from schemas.design import DesignColumn, design_columns
+from schemas.plan import Plan
+from schemas.result import (
+    Baseline,
+    Calibration,
+    CovariateFacts,
+    DictionaryFacts,
+    KaplanMeier,
+    Release,
+    ReleasedArray,
+    Result,
+    RoundFacts,
+    ScoredModel,
+    Scores,
+    SiteFacts,
+    StudyFacts,
+    SurvivalAt,
+)
+
+_PACKAGES = ("flwr", "numpy", "scipy", "pandas", "pydantic")
+_GROUPING = "thirds of the predicted log hazard (cut at its mean ± 0.43 standard deviations)"
+_IN_SAMPLE = (
+    "The curves by risk group and the calibration are drawn on the patients on whom the model was trained, "
+    "so they look better than they will on new patients."
+)
+NOT_MASKED = (
+    "The sums are not masked in this version: whoever administers the hub could read each site's summands "
+    "(for example its events in each interval of time)."
+)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known about a run besides its arrays.
+
+    Attributes:
+        plan_hash: What the sites approved (in `simulate`: what they would approve, where the study allows it).
+        out_of_fold: Curves and calibration of patients that did not train the model that judged them.
+    """
+
+    run_id: str
+    mode: Literal["simulate", "federation"]
+    plan_hash: str
+    seed: int | None
+    sites: tuple[SiteFacts, ...]
+    round_log: tuple[RoundFacts, ...]
+    bytes_up: int
+    bytes_down: int
+    wall_s: float
+    evaluation_kind: str
+    evaluation: Mapping[ScoredModel, Scores]
+    out_of_fold: tuple[KaplanMeier, Calibration | None] | None = None
+    warnings: Sequence[str] = ()
+    silent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def make_result(progress: Progress, facts: RunFacts) -> Result:
+    """Return the result of a finished run.
+
+    Args:
+        progress: Done; its plan is the one that ran.
+        facts: About the run.
+    """
+    plan, arrays = progress.plan, progress.arrays
+    study = plan.study
+    design = design_columns(study, plan.dictionary)
+    coefficients, errors = original_scale(arrays)
+    baseline = _baseline(plan, arrays)
+    kaplan_meier, calibration = facts.out_of_fold or _in_sample(plan, arrays)
+    exact = study.privacy.exact_times
+    warnings = [NOT_MASKED] if facts.mode == "federation" else []
+    if facts.out_of_fold is None and kaplan_meier is not None:
+        warnings.append(_IN_SAMPLE)
+    warnings += [f"{_spoken(step)}: {reason}." for step, reason in progress.skipped.items()]
+    return Result(
+        mode=facts.mode,
+        run_id=facts.run_id,
+        code_version=plan.code_version,
+        created_at=datetime.datetime.now(datetime.UTC),
+        study=_study_facts(plan),
+        dictionary=dictionary_facts(plan),
+        plan_hash=facts.plan_hash,
+        seed=facts.seed,
+        method=study.model.method,
+        ties=None if study.model.method == "hazard" else study.model.ties,
+        penalty=study.model.penalty,
+        standardise=study.model.standardise,
+        exact_times=exact,
+        grid_intervals=None if exact else int(arrays["grid.n_intervals"]),
+        min_events_per_interval=study.privacy.min_events_per_interval,
+        on_dropout=study.on_dropout,
+        n=int(arrays["fit.n_patients"]),
+        events=int(arrays["fit.n_events"]),
+        sites=facts.sites,
+        covariates=tuple(_covariate(column, j, plan, arrays) for j, column in enumerate(design)),
+        coefficients={column.name: float(b) for column, b in zip(design, coefficients, strict=True)},
+        standard_errors={
+            column.name: float(se) if se > 0 else None for column, se in zip(design, errors, strict=True)
+        },
+        log_likelihood=float(arrays["fit.log_likelihood"]),
+        baseline=baseline,
+        kaplan_meier=kaplan_meier,
+        calibration=calibration,
+        evaluation_kind=facts.evaluation_kind,
+        evaluation=dict(facts.evaluation),
+        rounds=len(facts.round_log),
+        bytes_up=facts.bytes_up,
+        bytes_down=facts.bytes_down,
+        wall_s=facts.wall_s,
+        round_log=facts.round_log,
+        releases=_releases(plan, facts),
+        software=_software(),
+        warnings=(*warnings, *facts.warnings),
+        reasons=_reasons(design, errors, baseline, kaplan_meier, calibration),
+    )
+
+
+def original_scale(arrays: Mapping[str, Floats], prefix: str = "") -> tuple[Floats, Floats]:
+    """Return ((p,) coefficients, (p,) standard errors) for one unit of each covariate; error 0 means none exists."""
+    scale = arrays[f"{prefix}moments.scale"]
+    variance = np.diag(arrays[f"{prefix}fit.covariance"])
+    return arrays[f"{prefix}fit.beta"] / scale, np.sqrt(np.maximum(variance, 0.0)) / scale
+
+
+def dictionary_facts(plan: Plan) -> DictionaryFacts:
+    """Return which dictionary the plan binds."""
+    return DictionaryFacts(name=plan.dictionary.name, version=plan.dictionary.version, hash=plan.dictionary.hash)
+
+
+def _study_facts(plan: Plan) -> StudyFacts:
+    study = plan.study
+    time = plan.dictionary.column(study.endpoint.time)
+    return StudyFacts(
+        name=study.name,
+        title=study.title,
+        question=study.question,
+        endpoint=study.endpoint.label,
+        time_unit=(time.unit if time is not None else None) or "day",
+        horizons=study.endpoint.horizons_days,
+        purpose=study.purpose,
+        ethics_reference=study.ethics_reference,
+        contact=study.contact,
+    )
+
+
+def _covariate(column: DesignColumn, j: int, plan: Plan, arrays: Mapping[str, Floats]) -> CovariateFacts:
+    described = plan.dictionary.column(column.column)
+    codes = (described.codes if described is not None else None) or ()
+    return CovariateFacts(
+        name=column.name,
+        column=column.column,
+        type=described.type if described is not None else "number",
+        code=column.code,
+        reference=codes[0] if column.code is not None else None,
+        layer=column.layer,
+        unit=described.unit if described is not None else None,
+        description=described.description if described is not None else "",
+        mean=float(arrays["moments.mean"][j]),
+        standard_deviation=float(arrays["moments.standard_deviation"][j]),
+    )
+
+
+def _baseline(plan: Plan, arrays: Mapping[str, Floats]) -> Baseline | None:
+    source = "fit" if plan.study.model.method == "hazard" else "baseline"
+    cumulative = arrays.get(f"{source}.cumulative_hazard")
+    if cumulative is None:
+        return None
+    n = int(arrays["grid.n_intervals"])
+    edges = arrays["grid.edges"]
+    horizons = np.asarray(plan.study.endpoint.horizons_days, dtype=np.float64)
+    at_horizons = cumulative_hazard_at(horizons, edges, n, cumulative, exact=plan.study.privacy.exact_times)
+    return Baseline(
+        edges=(0.0, *map(float, edges[:n])),
+        cumulative_hazard=tuple(map(float, cumulative[:n])),
+        survival=tuple(
+            SurvivalAt(time=float(t), survival=float(np.exp(-h))) for t, h in zip(horizons, at_horizons, strict=True)
+        ),
+    )
+
+
+def _in_sample(plan: Plan, arrays: Mapping[str, Floats]) -> tuple[KaplanMeier | None, Calibration | None]:
+    """Return the figures that the plan's own steps made, on the patients who trained the model."""
+    found = {
+        name.removeprefix("kaplan_meier."): array
+        for name, array in arrays.items()
+        if name.startswith("kaplan_meier.")
+    }
+    if not found:
+        return None, None
+    n = int(arrays["grid.n_intervals"])
+    curves = risk_group_curves(found, arrays["grid.edges"][:n])
+    points = calibration_points(found, plan.study.endpoint.horizons_days)
+    return (
+        KaplanMeier(basis="in-sample", grouping=_GROUPING, curves=curves),
+        Calibration(basis="in-sample", points=points) if points else None,
+    )
+
+
+def _releases(plan: Plan, facts: RunFacts) -> tuple[Release, ...]:
+    """Return what left each site, part by part, as the plan listed it and as it happened."""
+    releases: list[Release] = []
+    for step in plan.steps:
+        for part in step.parts:
+            rounds = [r for r in facts.round_log if (r.step, r.part) == (step.name, part.name)]
+            answers = sum(r.sites for r in rounds)
+            releases.append(
+                Release(
+                    step=step.name,
+                    part=part.name,
+                    purpose=step.purpose,
+                    arrays=tuple(
+                        ReleasedArray(name=spec.name, shape=spec.shape, meaning=spec.meaning)
+                        for spec in part.releases
+                    ),
+                    times=len(rounds),
+                    times_allowed=part.times,
+                    bytes_per_site=round(sum(r.bytes_up for r in rounds) / answers * len(rounds)) if answers else 0,
+                    sites_silent=facts.silent.get(step.name, ()),
+                )
+            )
+    return tuple(releases)
+
+
+def _reasons(
+    design: Sequence[DesignColumn],
+    errors: Floats,
+    baseline: Baseline | None,
+    kaplan_meier: KaplanMeier | None,
+    calibration: Calibration | None,
+) -> dict[str, str]:
+    reasons = {
+        f"standard_errors.{column.name}": "the column does not vary over the sites, so nothing can be said about it"
+        for column, error in zip(design, errors, strict=True)
+        if not error > 0
+    }
+    if baseline is None:
+        reasons["baseline"] = "the run has no baseline step"
+    if kaplan_meier is None:
+        reasons["kaplan_meier"] = "no site had enough patients to draw survival by risk group"
+    if calibration is None:
+        reasons["calibration"] = "the study names no horizons, or no site had enough patients"
+    return reasons
+
+
+def _software() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def _spoken(step: str) -> str:
+    return step.replace("_", " ").capitalize()

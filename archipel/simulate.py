@@ -1,0 +1,192 @@
+"""`archipel simulate`: a study over site folders in one process, with the evaluation that only a simulation can do.
+
+It reads the same tables with the same checks, compiles the same plan and runs the same steps as a real federation;
+beside the federated model it judges what each site could do alone and what one pooled table would give.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from archipel.cross_validation import CrossValidation, Judged, cross_validate, event_times
+from archipel.curves import held_out_figures
+from archipel.local_run import LocalRun, run_plan
+from archipel.report import write_report
+from archipel.result import RunFacts, make_result
+from archipel.site_folders import read_sites
+from models.compile import compile_plan
+from models.progress import Progress
+from schemas.cohort import Cohort
+from schemas.dictionary import Dictionary
+from schemas.errors import ArchipelError, Fault, FaultsError
+from schemas.plan import Plan
+from schemas.result import Result, RoundFacts
+from schemas.study import FoldColumn, Study, load_study
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far a simulation is: what it does, and how much of that is done.
+
+    Attributes:
+        done: Rounds of the plan, or folds of the evaluation.
+        of: None where the number is not known beforehand.
+    """
+
+    name: str
+    done: int
+    of: int | None
+
+
+OnStage = Callable[[Stage], None]
+
+
+def simulate(study_path: Path, sites_dir: Path, out: Path, *, on_stage: OnStage | None = None) -> Result:
+    """Run a study over the site folders in `sites_dir` and write result, report and predictions to `out`.
+
+    Raises:
+        FaultsError: Naming every fault of the study, the dictionary or the sites' tables at once.
+        DivergedError: When a fit finds no estimate.
+    """
+    study, dictionary = load_study(study_path)
+    sites = read_sites(sites_dir, study, dictionary)
+    started = time.perf_counter()
+    plan = _plan(study, dictionary, sites.cohorts)
+    run = run_plan(plan, sites.cohorts, on_round=_rounds_to(on_stage))
+    wall_s = time.perf_counter() - started
+    validation = _evaluate(study, dictionary, sites.cohorts, on_stage)
+    facts = RunFacts(
+        run_id=f"{study.name}-simulated-{secrets.token_hex(3)}",
+        mode="simulate",
+        plan_hash=_approvable_hash(study, dictionary, plan),
+        seed=None,
+        sites=sites.facts,
+        round_log=_round_log(run),
+        bytes_up=sum(r.bytes_up for r in run.rounds),
+        bytes_down=sum(r.bytes_down for r in run.rounds),
+        wall_s=wall_s,
+        evaluation_kind=_evaluation_kind(study, validation),
+        evaluation=validation.scores if validation is not None else {},
+        out_of_fold=held_out_figures(validation.federated, study) if validation is not None else None,
+        warnings=(
+            "This is a simulation: all tables were read by one process, and nothing was protected.",
+            *sites.warnings,
+        ),
+    )
+    result = make_result(run.progress, facts)
+    _write(result, plan, validation, out)
+    return result
+
+
+def predictions_table(validation: CrossValidation) -> pd.DataFrame:
+    """Return the federated model's out-of-fold predictions, one row for each repeat and patient."""
+    return pd.concat([_predictions(judged) for judged in validation.federated], ignore_index=True)
+
+
+def _predictions(judged: Judged) -> pd.DataFrame:
+    patients = judged.patients
+    return pd.DataFrame(
+        {
+            "patient_id": patients.patient_ids,
+            # two sites may use one identifier, so the site comes from the order in which the fold took them
+            "site": [site for site, test in judged.fold.test.items() for _ in range(int(test.sum()))],
+            "repeat": judged.fold.repeat,
+            "fold": judged.fold.fold,
+            "time": patients.time,
+            "event": patients.event,
+            "log_hazard": judged.log_hazard,
+        }
+    )
+
+
+def _plan(study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort]) -> Plan:
+    times = event_times(cohorts) if study.privacy.exact_times else None
+    if times is not None and not times:
+        raise ArchipelError("no patient of any site had the event: there is nothing to fit")
+    return compile_plan(study, dictionary, exact_times=times, evaluation=False)
+
+
+def _approvable_hash(study: Study, dictionary: Dictionary, plan: Plan) -> str:
+    """Return the hash that real sites would approve, or the simulated plan's where no real site would."""
+    if study.privacy.exact_times or isinstance(study.evaluation.folds, FoldColumn):
+        return plan.hash
+    return compile_plan(study, dictionary).hash
+
+
+def _evaluate(
+    study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort], on_stage: OnStage | None
+) -> CrossValidation | None:
+    if study.evaluation.folds == 0:
+        return None
+    _verify_folds(study, cohorts)
+
+    def on_fold(done: int, of: int) -> None:
+        if on_stage is not None:
+            on_stage(Stage("evaluation", done, of))
+
+    return cross_validate(study, dictionary, cohorts, on_fold=on_fold)
+
+
+def _verify_folds(study: Study, cohorts: Mapping[str, Cohort]) -> None:
+    n = sum(cohort.n_patients for cohort in cohorts.values())
+    folds = study.evaluation.folds
+    if isinstance(folds, int) and n < 2 * folds:
+        fault = Fault("[evaluation] folds", f"{folds} folds are too many for {n} patients", "use fewer, or 0")
+        raise FaultsError(study.name, [fault])
+
+
+def _evaluation_kind(study: Study, validation: CrossValidation | None) -> str:
+    if validation is None:
+        return "The study asks for no evaluation (folds = 0)."
+    pairs = "C over all pairs of a fold, pairs across sites included, which only a simulation can count"
+    if isinstance(study.evaluation.folds, FoldColumn):
+        return f"Folds dealt by the column {study.evaluation.folds.column}; {pairs}."
+    repeats = f", repeated {study.evaluation.repeats} times" if study.evaluation.repeats > 1 else ""
+    return f"{study.evaluation.folds}-fold cross-validation{repeats}, simulated; {pairs}."
+
+
+def _rounds_to(on_stage: OnStage | None) -> Callable[[Progress], None] | None:
+    if on_stage is None:
+        return None
+    done = 0
+
+    def on_round(_: Progress) -> None:
+        nonlocal done
+        done += 1
+        on_stage(Stage("rounds", done, None))
+
+    return on_round
+
+
+def _round_log(run: LocalRun) -> tuple[RoundFacts, ...]:
+    return tuple(
+        RoundFacts(
+            step=r.step,
+            part=r.part,
+            number=r.number,
+            seconds=r.seconds,
+            bytes_up=r.bytes_up,
+            bytes_down=r.bytes_down,
+            sites=len(r.sites),
+        )
+        for r in run.rounds
+    )
+
+
+def _write(
+    result: Result,
+    plan: Plan,
+    validation: CrossValidation | None,
+    out: Path,
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "result.json").write_text(result.to_json(), encoding="utf-8")
+    if validation is not None:
+        predictions_table(validation).to_parquet(out / "predictions.parquet", index=False)
+    write_report(result, out / "report.html", plan=plan)
