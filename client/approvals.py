@@ -41,7 +41,7 @@ MAX_PLAN_BYTES = 32 << 20
 _SHORTEST_PREFIX = 6
 _HASH_START = re.compile(r"[0-9a-f]{6,64}")
 _STRICT = ConfigDict(extra="forbid", frozen=True)
-Person = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\ud800-\udfff]+$")]
+Person = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 
 
 class ApprovalError(ArchipelError):
