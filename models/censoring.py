@@ -48,6 +48,8 @@ def censoring_curve(time: Floats, event: Mask, entry: Floats | None = None) -> C
     censored at t.
     """
     entered = np.zeros(len(time)) if entry is None else entry
+    under = entered < time  # who leaves at the origin was never under observation, and is censored from nothing
+    time, event, entered = time[under], event[under], entered[under]
     times = np.unique(time[~event])
     # Counts by rank instead of an n x m table: entered before t, minus left before t, minus events at t.
     n_entered = np.searchsorted(np.sort(entered), times, side="left")

@@ -124,3 +124,11 @@ def test_the_times_of_the_score_need_training_events_at_two_times():
         ibs_times(np.ones(5), ~none)
     with pytest.raises(ValueError, match="two times"):
         integrated_brier(TIME, EVENT, survival([3.0]), np.array([3.0]), TIME, EVENT)
+
+
+def test_a_patient_who_leaves_at_the_origin_changes_no_curve() -> None:
+    time, event = np.array([1.0, 2.0, 3.0, 4.0]), np.array([True, False, True, False])
+    curve = censoring_curve(time, event)
+    with_zero = censoring_curve(np.append(time, 0.0), np.append(event, False))
+    assert np.array_equal(curve.times, with_zero.times)
+    assert np.array_equal(curve.survival, with_zero.survival)

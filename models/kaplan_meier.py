@@ -1,0 +1,123 @@
+"""Observed and predicted survival by risk group: the Kaplan-Meier and the calibration figure, in one round.
+
+Observed is the product-limit estimate (Kaplan & Meier 1958, JASA 53:457) on the common time grid, with Greenwood's
+standard error; predicted is the mean over the group's patients of their own predicted survival.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.baseline import cumulative_hazard_at
+from models.moments import n_patients_spec
+from models.scores import individual_hazard, log_hazards, prediction_specs, spells_of
+from models.step import Arrays, Context, Floats, Turn
+from schemas.cohort import Cohort
+from schemas.plan import ArraySpec, PartSpec
+
+N_GROUPS = 3
+
+
+def product_limit(at_risk: Floats, events: Floats) -> tuple[Floats, Floats]:
+    """Return survival and its standard error from counts at risk and events, along the last axis.
+
+    S_k = prod_{j<=k} (1 - d_j / r_j); Greenwood (1926): Var S_k = S_k^2 sum_{j<=k} d_j / (r_j (r_j - d_j)). Where
+    nobody is at risk the curve stays as it was; where all at risk fail it is 0, and so is the standard error (R gives
+    none there).
+
+    Args:
+        at_risk: (..., K).
+        events: (..., K), at most `at_risk`.
+    """
+    left = at_risk - events
+    surviving = np.divide(left, at_risk, out=np.ones(left.shape), where=at_risk > 0)
+    curve: Floats = np.cumprod(surviving, axis=-1, dtype=np.float64)
+    terms = np.divide(events, at_risk * left, out=np.zeros(left.shape), where=left > 0)
+    return curve, curve * np.sqrt(np.cumsum(terms, axis=-1))
+
+
+@dataclass(frozen=True)
+class KaplanMeier:
+    """One round: patients at risk and events by risk group and interval, and sums of predicted survival.
+
+    Inputs: mean(p), scale(p), beta(p), edges(K), n_intervals, cumulative_hazard(K), cutpoints(2). H is the number
+    of horizons.
+
+    State when done:
+        survival: (3, K) observed at the edges, low risk first; padded with its last value.
+        standard_error: (3, K) Greenwood.
+        at_risk: (3, K).
+        events: (3, K).
+        n_group: (3,) patients; where it is 0 the group's other figures mean nothing.
+        predicted: (3, H) mean predicted survival at the horizons.
+        observed: (3, H) observed survival there, linear within an interval; beyond the grid its last value.
+        observed_standard_error: (3, H).
+        n_patients: ().
+    """
+
+    context: Context
+
+    def parts(self) -> tuple[PartSpec, ...]:
+        """Return the one question: counts and predictions by group."""
+        k, h = self.context.n_bins, len(self.context.horizons)
+        cutpoints = ArraySpec(name="cutpoints", shape=(2,), meaning="log hazards between low, middle and high risk")
+        releases = (
+            n_patients_spec(),
+            ArraySpec(name="n_group", shape=(N_GROUPS,), meaning="patients of low, middle and high risk"),
+            ArraySpec(name="at_risk", shape=(N_GROUPS, k), meaning="of them, at risk in each interval"),
+            ArraySpec(name="events", shape=(N_GROUPS, k), meaning="of them, with the event in each interval"),
+            ArraySpec(
+                name="predicted_survival",
+                shape=(N_GROUPS, h),
+                meaning="sum over each group of the predicted survival at each horizon",
+            ),
+        )
+        sends = (*prediction_specs(self.context), cutpoints)
+        return (PartSpec(name="groups", sends=sends, releases=releases, times=1),)
+
+    def begin(self, inputs: Arrays) -> Turn:
+        """Ask for the counts."""
+        return Turn({}, "groups")
+
+    def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
+        """Return this site's counts and sums."""
+        scores = log_hazards(self.context, sent, cohort)
+        group = (scores > sent["cutpoints"][0]).astype(np.intp) + (scores > sent["cutpoints"][1])
+        member = (group[:, None] == np.arange(N_GROUPS)).astype(np.float64)
+        spells = spells_of(self.context, sent, cohort)
+        hazard = self._at_horizons(sent["cumulative_hazard"], sent)
+        return {
+            "n_patients": np.array(float(cohort.n_patients)),
+            "n_group": member.sum(axis=0),
+            "at_risk": spells.over_patients(member).T,
+            "events": spells.over_events(member).T,
+            "predicted_survival": member.T @ np.exp(-individual_hazard(hazard, scores)),
+        }
+
+    def finish(self, part: str, state: Arrays, inputs: Arrays, total: Arrays) -> Turn:
+        """Return the curves."""
+        curve, error = product_limit(total["at_risk"], total["events"])
+        done = {
+            "survival": curve,
+            "standard_error": error,
+            "at_risk": total["at_risk"],
+            "events": total["events"],
+            "n_group": total["n_group"],
+            "predicted": total["predicted_survival"] / np.maximum(total["n_group"], 1.0)[:, None],
+            "observed": 1.0 - np.stack([self._at_horizons(1.0 - row, inputs) for row in curve]),
+            "observed_standard_error": np.stack([self._at_horizons(row, inputs) for row in error]),
+            "n_patients": total["n_patients"],
+        }
+        return Turn(done, None)
+
+    def shrink(self, part: str, state: Arrays) -> Turn:
+        """Ask the remaining sites the same."""
+        return Turn(state, part)
+
+    def _at_horizons(self, curve: Floats, grid: Arrays) -> Floats:
+        # Any curve that starts from 0 is read off as a cumulative hazard is.
+        horizons = np.asarray(self.context.horizons, dtype=np.float64)
+        exact = bool(self.context.settings.get("exact", False))
+        return cumulative_hazard_at(horizons, grid["edges"], int(grid["n_intervals"]), curve, exact=exact)
