@@ -23,6 +23,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,13 @@ from flwr.supernode.nodestate import NodeStateFactory
 
 from client.guard_protocol import Answer, Guard, Run
 from client.hub_check import REASONS, check_hub, clock_offset_s, clock_sentence
-from client.link import AgentEnd, LateError
+from client.link import AgentEnd, LateError, lock_instance
 from client.settings import SiteSettings, load_settings
+from schemas import audited
 from schemas.errors import ArchipelError
 from schemas.processes import die_with_parent
 from schemas.wire import (
+    INSTANCE_HEADER,
     POLL_S,
     REASON_HEADER,
     FlowerDiffersError,
@@ -70,52 +73,54 @@ __all__ = ["Agent", "main"]
 
 log = logging.getLogger("archipel.site")
 
-AUDITED: dict[str, str] = {
-    "flwr.supernode.start_client_internal:start_client_internal": "9e89a6eb68fbec68",
-    "flwr.supernode.start_client_internal:_pull_and_store_message": "eaf5d0e36dc34e4c",
-    "flwr.supernode.start_client_internal:_push_messages": "00bb86faffdec114",
-    "flwr.supernode.fleet_http_connection:http_request_response": "b80ca36779c2657f",
-    "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor": "a032beb3c41bf1bb",
-    "flwr.supercore.retry.http_retry:make_simple_http_retry_invoker": "49e12326a4b17e26",
-    "flwr.supercore.inflatable.inflatable_utils:pull_objects": "31bb2de46b450e6a",
-    "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents": "93b98a2ea3f35c4f",
-    "flwr.supercore.inflatable.inflatable_object:get_object_tree": "d247ce6d76fd2e69",
-    "flwr.supercore.inflatable.inflatable_object:get_all_nested_objects": "409d9822fd87e1eb",
-    "flwr.app.message.message:Message": "8171c040faa382a8",
-    "flwr.app.message.recorddict:RecordDict": "bfefa55b9528107d",
-    "flwr.app.message.configrecord:ConfigRecord": "bdf95537a3852d66",
-}
-
 _OBJECTS_OF_A_MESSAGE = 3  # the message, its record dictionary, its one record
 _RECONNECT_S = 2
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A message that waits for its answer.
+
+    Attributes:
+        message: As the hub announced it; the answer's address comes from here.
+        request: Its body; None where it is not exactly one body.
+        confirm: Tells the hub that the message was dealt with.
+        is_wanted: Asks the hub whether the run still goes on.
+    """
+
+    message: Message
+    request: bytes | None
+    confirm: Callable[[], None]
+    is_wanted: Callable[[], bool]
 
 
 class Agent:
     """Takes one message at a time from the hub, and answers it."""
 
-    def __init__(self, guard: Guard, ask_runner: Callable[[bytes, float], bytes | None]) -> None:
+    def __init__(self, guard: Guard, ask_runner: Callable[[bytes, float, Callable[[], bool]], bytes | None]) -> None:
         """Keeps the gate and the runner.
 
         Args:
             guard: Decides about every request and every draft.
-            ask_runner: Turns a request into a draft within so many seconds; None where it failed.
+            ask_runner: Turns a request into a draft within so many seconds, as long as it
+                is still wanted; None where it failed.
         """
         self._guard = guard
         self._ask_runner = ask_runner
-        self._taken: tuple[Message, bytes | None, Callable[[int, str], None]] | None = None
+        self._taken: _Taken | None = None
 
     def pull(
         self,
         *,
         receive: Callable[[], tuple[Message, ObjectTree] | None],
+        get_run: Callable[[int], object],
         pull_object: Callable[[int, str], bytes],
         confirm_message_received: Callable[[int, str], None],
         **_unused: Any,
     ) -> int | None:
         """Takes the next message; stands in for Flower's `_pull_and_store_message`.
 
-        Nothing is stored in Flower's state, and neither the run nor its bundle is
-        asked for.
+        Nothing is stored in Flower's state, and the run's bundle is not asked for.
 
         Returns:
             The Flower run of the message, or None where there was none.
@@ -129,7 +134,12 @@ class Agent:
             request = _fetch(message, tree, lambda object_id: pull_object(run_id, object_id))
         except RunNotRunningException:
             return None
-        self._taken = (message, request, confirm_message_received)
+        self._taken = _Taken(
+            message,
+            request,
+            lambda: confirm_message_received(run_id, message.metadata.message_id),
+            lambda: _is_running(get_run, run_id),
+        )
         return run_id
 
     def push(
@@ -142,25 +152,25 @@ class Agent:
         """Answers the message that was taken; stands in for Flower's `_push_messages`."""
         if self._taken is None:
             return
-        (message, request, confirm), self._taken = self._taken, None
-        run_id = message.metadata.run_id
+        taken, self._taken = self._taken, None
         try:
-            reply = self._reply(message, request)
+            reply = self._reply(taken)
             if reply is not None:
                 _send(reply, send, push_object)
             # Only now: until it is confirmed, the hub keeps the request for an agent that died on the way.
-            confirm(run_id, message.metadata.message_id)
+            taken.confirm()
         except RunNotRunningException:
             log.info("the hub has ended this run; its request is dropped")
 
-    def _reply(self, message: Message, request: bytes | None) -> Message | None:
-        if request is None:
+    def _reply(self, taken: _Taken) -> Message | None:
+        message = taken.message
+        if taken.request is None:
             log.warning("a request that is not one body of bytes was refused")
             return _error(SiteFault.MALFORMED_REQUEST, message)
         try:
-            body = self._decide(request, message.metadata.ttl)
+            body = self._decide(taken.request, message.metadata.ttl, taken.is_wanted)
         except LateError:
-            log.warning("the runner did not finish in the time of the request; nothing is answered")
+            log.warning("the hub no longer waits for this answer; the work on it was ended and nothing leaves")
             return None
         except Exception as error:
             # Fails closed, whatever it was. The text may hold a patient's value, so not even the log gets it.
@@ -168,12 +178,12 @@ class Agent:
             return _error(SiteFault.GATE_FAILED, message)
         return Message(to_record(body), reply_to=message)
 
-    def _decide(self, request: bytes, time_s: float) -> bytes:
+    def _decide(self, request: bytes, time_s: float, is_wanted: Callable[[], bool]) -> bytes:
         verdict = self._guard.admit(request)
         if type(verdict) is Answer:
             body = verdict.body
         elif type(verdict) is Run:
-            body = self._guard.release(request, self._ask_runner(request, time_s))
+            body = self._guard.release(request, self._ask_runner(request, time_s, is_wanted))
         else:
             raise TypeError("a gate says Run or Answer")
         if type(body) is not bytes:
@@ -196,6 +206,14 @@ def _fetch(message: Message, tree: ObjectTree, pull_object: Callable[[str], byte
         return from_record(inflated.content)
     except (WireError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_running(get_run: Callable[[int], object], run_id: int) -> bool:
+    try:
+        get_run(run_id)
+    except RunNotRunningException:
+        return False
+    return True
 
 
 def _error(fault: SiteFault, message: Message) -> Message:
@@ -221,9 +239,11 @@ def _send(
 class _ExplainingAuth(NodeAuthHttpInterceptor):
     """Flower's signature on each call, and a sentence in the log when the hub refuses one."""
 
+    instance = ""
     _said = ""
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        context.request.headers[INSTANCE_HEADER] = self.instance
         response = super().intercept(context, call_next)
         reason = response.headers.get(REASON_HEADER, "")
         if response.is_error and reason != self._said:
@@ -288,8 +308,9 @@ def main(arguments: Sequence[str] | None = None, *, open_guard: Callable[[Path],
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         die_with_parent()
-        verify_flower(AUDITED)
+        verify_flower(audited.AGENT)
         settings = load_settings(home)
+        _ExplainingAuth.instance = lock_instance(home)
         guard = (open_guard or _open_guard)(home)
         link = AgentEnd(home)
         connect(home, Agent(guard, link.ask), settings)

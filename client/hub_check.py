@@ -106,7 +106,11 @@ def clock_offset_s(date: str | None) -> float:
         return 0.0
     then = email.utils.parsedate_to_datetime(date)
     # The header was cut to its second, so on average it lies half a second back.
-    return (datetime.datetime.now(datetime.UTC) - then).total_seconds() - 0.5
+    return (_now() - then).total_seconds() - 0.5
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def clock_sentence(ahead_s: float) -> str:

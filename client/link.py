@@ -11,25 +11,29 @@ could hand over anything but the bytes of its draft, and it needs no network at 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import logging
 import os
 import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
 
+from schemas.errors import ArchipelError
 from schemas.processes import run_folder
 
-__all__ = ["AgentEnd", "Kind", "LateError", "LinkError", "RunnerEnd"]
+__all__ = ["AgentEnd", "Kind", "LateError", "LinkError", "RunnerEnd", "lock_instance"]
 
 log = logging.getLogger("archipel.site")
 
 MAX_BYTES = 512 << 20
 _HEAD = struct.Struct(">BQ")
 _SOCKET = "runner.sock"
+_STILL_WANTED_S = 2.0
 
 
 class Kind(IntEnum):
@@ -68,14 +72,19 @@ class AgentEnd:
             os.chmod(address, 0o600)
         self._listener.listen(4)
 
-    def ask(self, request: bytes, time_s: float) -> bytes | None:
+    def ask(self, request: bytes, time_s: float, is_wanted: Callable[[], bool] = lambda: True) -> bytes | None:
         """Returns the runner's draft, or None where the runner failed.
 
         A runner that dies is asked once more after its restart: drafting has no
         effect outside the runner, so asking twice is safe.
 
+        Args:
+            request: What the hub asks.
+            time_s: How long the hub waits for the answer.
+            is_wanted: Called every two seconds; False ends the work early.
+
         Raises:
-            LateError: After `time_s` seconds; the runner's child is then ended.
+            LateError: Nobody waits for the draft any more; the runner's child is ended.
         """
         deadline = time.monotonic() + time_s
         for _ in range(2):
@@ -84,6 +93,7 @@ class AgentEnd:
                 break
             try:
                 send_frame(connection, Kind.REQUEST, request)
+                _await_news(connection, deadline, is_wanted)
                 kind, body = receive_frame(connection, deadline)
             except TimeoutError:
                 self._drop()
@@ -124,6 +134,28 @@ class AgentEnd:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def lock_instance(home: Path) -> str:
+    """Makes this the only agent of a home, and returns a digest of the home and its machine.
+
+    The lock is held until the process ends, however it ends. Whoever holds it may
+    tell the hub that an earlier agent with the same digest is dead.
+
+    Raises:
+        ArchipelError: Another agent of this home is running.
+    """
+    folder = os.open(run_folder(home), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise ArchipelError(f"another agent of {home} is running; a site has one") from None
+    place = os.fstat(folder)
+    # A copied folder on this machine has another inode, on another machine another boot.
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    words = (boot, socket.gethostname(), str(place.st_dev), str(place.st_ino))
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
 
 
 class RunnerEnd:
@@ -206,6 +238,17 @@ def _receive_exactly(connection: socket.socket, length: int, deadline: float | N
             raise LinkError
         content += chunk
     return content
+
+
+def _await_news(connection: socket.socket, deadline: float, is_wanted: Callable[[], bool]) -> None:
+    while True:
+        wait_s = min(_STILL_WANTED_S, deadline - time.monotonic())
+        if wait_s <= 0:
+            raise TimeoutError
+        if select.select([connection], [], [], wait_s)[0]:
+            return
+        if not is_wanted():
+            raise TimeoutError
 
 
 def _has_news(connection: socket.socket) -> bool:

@@ -31,6 +31,7 @@ from flwr.supercore import telemetry
 from flwr.supercore.inflatable import inflatable_utils
 
 __all__ = [
+    "INSTANCE_HEADER",
     "POLL_S",
     "REASON_HEADER",
     "FlowerDiffersError",
@@ -55,6 +56,9 @@ POLL_S = 0.05
 
 REASON_HEADER = "x-archipel-reason"
 """Response header in which the hub tells a refused site why, as one of a few fixed words."""
+
+INSTANCE_HEADER = "x-archipel-instance"
+"""Request header with a digest of the folder and machine that an agent runs in, of which only one can be alive."""
 
 
 class WireError(ValueError):

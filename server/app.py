@@ -135,7 +135,8 @@ class _Call:
         online = set(self._grid.get_node_ids())
         nodes = self._nodes()
         present = [site for site in waiting if nodes.get(site) in online]
-        time_s = max(1.0, self._deadline - now)
+        # A second longer than we listen: it is we who say "late", not Flower.
+        time_s = max(0.0, self._deadline - now) + 1.0
         messages = [Message(to_record(self._bodies[site]), nodes[site], "query", ttl=time_s) for site in present]
         if not messages:
             return
@@ -151,10 +152,10 @@ class _Call:
             if site is None:
                 continue
             outcome = _outcome(site, message)
-            if outcome is None:
-                log.info("%s is away and is asked again when it is back", site)
-            else:
+            if outcome is not None:
                 self.outcomes[site] = outcome
+            else:
+                log.info("%s is away and is asked again when it is back", site)
 
     def _give_up(self) -> None:
         online = set(self._grid.get_node_ids())

@@ -16,20 +16,21 @@ import argparse
 import contextlib
 import functools
 import gc
+import hashlib
 import importlib
+import io
 import logging
 import os
 import signal
 import sys
 import time
-import tomllib
+import zipfile
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 
 import httpx
-from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import Status, SubStatus
 from flwr.common.serde import context_from_proto, fab_to_proto, run_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
@@ -48,24 +49,18 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
+from schemas import audited
 from schemas.errors import ArchipelError, FaultsError
 from schemas.processes import die_with_parent, end_with_parent
 from schemas.wire import FlowerDiffersError, shorten_backoff, verify_flower
 from server.app import HOME_VARIABLE, RUN_KEY, app
-from server.hub_home import HubSettings, load_hub_settings
+from server.hub_home import HubSettings, load_hub_settings, write_private
 
 __all__ = ["HubUnreachableError", "RunState", "main", "status", "stop", "submit"]
 
 log = logging.getLogger("archipel.launcher")
 
 RunState = Literal["waiting", "running", "completed", "failed", "stopped", "unknown"]
-
-AUDITED: dict[str, str] = {
-    "flwr.superlink.grid.http_grid:HttpGrid": "72e288cdc292c3fd",
-    "flwr.superlink.runtime.run_serverapp:run_serverapp": "2cf00cc3bc7ef87c",
-    "flwr.supercore.superexec.run_superexec:run_superexec": "d11f4e7fbc8f0b12",
-    "flwr.cli.build:build_fab_from_files": "4c576876bcbbcf6a",
-}
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _LOOK_FOR_TASKS_S = 0.1
@@ -193,6 +188,8 @@ clientapp = "archipel_stub:client"
 {RUN_KEY} = ""
 """
 
+_BUNDLE_LICENCE = "Apache-2.0; the licence text is in the Archipel distribution.\n"
+
 _BUNDLE_STUB = """\
 # Names the installed code, for Flower's records. Neither hub nor site executes this file.
 from server.app import app as _app
@@ -204,14 +201,21 @@ client = None
 
 @functools.cache
 def _bundle() -> bytes:
-    """Returns the thin bundle that Flower wants with a run: no code of ours, and none that is executed."""
-    files: dict[str, bytes | Path] = {
-        "pyproject.toml": _BUNDLE_PROJECT.encode(),
-        "LICENSE": b"Apache-2.0; the licence text is in the Archipel distribution.\n",
-        "archipel_stub.py": _BUNDLE_STUB.encode(),
-    }
-    assert tomllib.loads(_BUNDLE_PROJECT)
-    return build_fab_from_files(files)[0]
+    """Returns the thin bundle that Flower wants with a run: no code of ours, and none that is executed.
+
+    Written here and not by `flwr build`, which takes most of a second to import;
+    a test holds the two equal.
+    """
+    files = {"pyproject.toml": _BUNDLE_PROJECT, "LICENSE": _BUNDLE_LICENCE, "archipel_stub.py": _BUNDLE_STUB}
+    manifest = [
+        f"{name},{hashlib.sha256(text.encode()).hexdigest()},{len(text.encode()) * 8}" for name, text in files.items()
+    ]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, text in {**files, ".info/CONTENT": "\n".join(manifest)}.items():
+            # A fixed date: the same bundle has the same digest.
+            bundle.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+    return buffer.getvalue()
 
 
 # ---------------------------------------------------------------- the warm parent
@@ -231,6 +235,7 @@ class Launcher:
                 protected_methods=frozenset({_ACQUIRE}),
             )
         )
+        self._report_orphans()
         trouble = False
         while not self._stopping:
             self._reap()
@@ -280,6 +285,7 @@ class Launcher:
                 logging.shutdown()
                 os._exit(code)
         self._children[child] = token
+        write_private(self._token_file(child), token.encode())
         (self._settings.home / "run" / "serverapp.pid").write_text(f"{child}\n")
         log.info("server task started (process %d)", child)
 
@@ -289,10 +295,20 @@ class Launcher:
             if ended == 0:
                 continue
             del self._children[child]
+            self._token_file(child).unlink(missing_ok=True)
             code = os.waitstatus_to_exitcode(wait_status)
             log.info("server task ended (process %d, %d)", child, code)
             if code != 0:
                 self._report_failed(token)
+
+    def _token_file(self, child: int) -> Path:
+        return self._settings.home / "run" / f"task-{child}.token"
+
+    def _report_orphans(self) -> None:
+        # Children of a launcher that was killed died with it, and nobody told the SuperLink.
+        for path in (self._settings.home / "run").glob("task-*.token"):
+            self._report_failed(path.read_text("ascii"))
+            path.unlink()
 
     def _report_failed(self, token: str) -> None:
         # A child that was killed cannot say so; Flower would wait for its heartbeat to be missed.
@@ -353,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         die_with_parent()
-        verify_flower(AUDITED)
+        verify_flower(audited.LAUNCHER)
         launcher = Launcher(load_hub_settings(home))
     except (FlowerDiffersError, FaultsError) as error:
         log.error("%s", error)

@@ -57,6 +57,7 @@ from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginD
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
     FLWR_IN_MEMORY_DB_NAME,
+    NodeStatus,
 )
 from flwr.supercore.date import now
 from flwr.supercore.error import FlowerError, http_error_translator
@@ -73,9 +74,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from schemas import audited
 from schemas.errors import FaultsError
 from schemas.processes import die_with_parent
-from schemas.wire import POLL_S, REASON_HEADER, FlowerDiffersError, verify_flower
+from schemas.wire import INSTANCE_HEADER, POLL_S, REASON_HEADER, FlowerDiffersError, verify_flower
 from server.enrolled import Registry
 from server.hub_home import HubSettings, load_hub_settings
 from server.listeners import BodyTooLargeError, InternalOnly, disconnected, make_server, read_body
@@ -93,23 +95,6 @@ SILENT_S = 25.0
 _SMALL = 1 << 20
 _LARGE = 256 << 20
 _PROTOBUF = "application/x-protobuf"
-
-AUDITED: dict[str, str] = {
-    "flwr.superlink.main:create_app": "ee966b630c8ba8b5",
-    "flwr.superlink.routers.fleet.node_auth:authenticate_node": "f8e66372d61b3653",
-    "flwr.superlink.servicer.fleet.fleet_handlers:activate_node": "0370edbbeb924eac",
-    "flwr.superlink.servicer.fleet.fleet_handlers:pull_messages": "5f1d8861a9eb1465",
-    "flwr.superlink.servicer.fleet.fleet_handlers:push_messages": "70c2fe927c6693b0",
-    "flwr.superlink.servicer.fleet.fleet_handlers:push_object": "df7e96f1188e0a40",
-    "flwr.superlink.servicer.fleet.fleet_handlers:pull_object": "78f6d45fda46df47",
-    "flwr.superlink.routers.control.middlewares:ControlAuthenticationMiddleware": "1495e41d9bbbd25d",
-    "flwr.superlink.dependencies.account:AccountAccessDependency": "160ae44e3cc39a1d",
-    "flwr.supercore.dependencies.superexec:authenticate_superexec_request": "25520d5ab7206484",
-    "flwr.supercore.dependencies.task:authenticate_task": "7b4c0c58ea91353a",
-    "flwr.supercore.error.http:http_error_translator": "63e39a121204a42b",
-    "flwr.server.superlink.linkstate.in_memory_linkstate:InMemoryLinkState": "78ad01f312d1b163",
-    "flwr.supercore.object_store.in_memory_object_store:InMemoryObjectStore": "f0690484616df3c2",
-}
 
 
 # ---------------------------------------------------------------- the sites' listener
@@ -138,11 +123,12 @@ class FleetListener:
         self._flower = flower
         self._state: InMemoryLinkState = flower.state.linkstate_factory.state()
         self._seen: dict[int, float] = {}
+        self._instances: dict[int, str] = {}
         state, store = self._state, self._state.object_store
         handlers = fleet_handlers
         # Exactly what an agent uses. Registering and unregistering oneself is not among it: enrolment is ours.
         self._calls = {
-            "activate-node": _Call(fleet_pb2.ActivateNodeRequest, self._activate),
+            "activate-node": _Call(fleet_pb2.ActivateNodeRequest, lambda r: handlers.activate_node(r, state)),
             "deactivate-node": _Call(fleet_pb2.DeactivateNodeRequest, self._deactivate),
             "send-node-heartbeat": _Call(
                 heartbeat_pb2.SendNodeHeartbeatRequest, lambda r: handlers.send_node_heartbeat(r, state)
@@ -180,7 +166,12 @@ class FleetListener:
     async def _serve(self, call: _Call, request: Request, receive: Receive) -> Response:
         try:
             message = await self._parse(call, request)
-            self._seen[_node_id(message)] = time.monotonic()
+            if isinstance(message, fleet_pb2.ActivateNodeRequest):
+                self._make_room(message.public_key, request.headers.get(INSTANCE_HEADER, ""))
+            elif isinstance(message, fleet_pb2.DeactivateNodeRequest):
+                self._seen.pop(message.node_id, None)
+            else:
+                self._seen[message.node.node_id] = time.monotonic()
             if isinstance(message, fleet_pb2.PullMessagesRequest):
                 await self._hold(message.node.node_id, receive)
             answer = await run_in_threadpool(call.answer, message)
@@ -220,6 +211,8 @@ class FleetListener:
                     self._seen.pop(node_id, None)
                     self._state.deactivate_node(node_id)
                     raise _RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "gone")
+                if self._state.nodes[node_id].status == NodeStatus.UNREGISTERED:
+                    raise _RefusedError(HTTPStatus.UNAUTHORIZED, "not-enrolled")  # revoked while it waited
         finally:
             gone.cancel()
         self._seen[node_id] = time.monotonic()
@@ -242,22 +235,27 @@ class FleetListener:
             return True  # nothing to wait for: the handler deletes such a message
         return all(store.get(node.object_id) for node in iterate_object_tree(tree))
 
-    def _activate(self, request: fleet_pb2.ActivateNodeRequest) -> Proto:
-        node_id = self._state.get_node_id_by_public_key(request.public_key)
+    def _make_room(self, key: bytes, instance: str) -> None:
+        """Lets an agent take the place of a dead one with its key, where Flower would have it wait for a minute.
+
+        Two living agents of one site would each keep half of a ledger. One agent
+        locks its folder, so a second with the same folder and machine proves that
+        the first is gone; any other has to wait until the first has been silent.
+        """
+        node_id = self._state.get_node_id_by_public_key(key)
         if node_id is None:
             raise _RefusedError(HTTPStatus.UNAUTHORIZED, "not-enrolled")
-        seen = self._seen.get(node_id)
-        if seen is not None and time.monotonic() - seen < SILENT_S and self._is_online(node_id):
-            # Two agents with one key would each keep half of a ledger.
+        silent_s = time.monotonic() - self._seen.get(node_id, -SILENT_S)
+        is_same = instance != "" and self._instances.get(node_id) == instance
+        if silent_s < SILENT_S and not is_same and self._is_online(node_id):
             raise _RefusedError(HTTPStatus.CONFLICT, "already-online")
         self._state.deactivate_node(node_id)
         self._deliver_again(node_id)
-        answer = fleet_handlers.activate_node(request, self._state)
+        self._instances[node_id] = instance
         self._seen[node_id] = time.monotonic()
-        return answer
 
     def _is_online(self, node_id: int) -> bool:
-        return any(info.status == "online" for info in self._state.get_node_info(node_ids=[node_id]))
+        return any(info.status == NodeStatus.ONLINE for info in self._state.get_node_info(node_ids=[node_id]))
 
     def _deliver_again(self, node_id: int) -> None:
         """Marks what a node took and never answered as new: it died on the way, and the next one answers.
@@ -275,7 +273,6 @@ class FleetListener:
                     message.metadata.delivered_at = ""
 
     def _deactivate(self, request: fleet_pb2.DeactivateNodeRequest) -> Proto:
-        self._seen.pop(request.node_id, None)
         if not self._is_online(request.node_id):
             return fleet_pb2.DeactivateNodeResponse()  # its broken connection said so already
         return fleet_handlers.deactivate_node(request, self._state)
@@ -301,11 +298,6 @@ def _is_clock_off(request: Request) -> bool:
     except (KeyError, ValueError, TypeError):
         return False
     return not -SYSTEM_TIME_TOLERANCE < age_s < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
-
-
-def _node_id(message: Any) -> int:
-    # Activation names a key, not a node; its own handler keeps the time.
-    return int(message.node.node_id) if hasattr(message, "node") else 0
 
 
 # ---------------------------------------------------------------- the hub's own listener
@@ -426,7 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("flwr").setLevel(logging.ERROR)
     try:
         die_with_parent()
-        verify_flower(AUDITED)
+        verify_flower(audited.SUPERLINK)
         asyncio.run(_serve(load_hub_settings(home)))
     except (FlowerDiffersError, FaultsError, FlowerError) as error:
         log.error("%s", error)

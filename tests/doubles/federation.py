@@ -20,28 +20,32 @@ from server.hub_process import await_hub, hub_init
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def double(role: str, home: Path) -> Child:
+def double(role: str, home: Path, environment: dict[str, str] | None = None) -> Child:
     return Child(
         role,
         [sys.executable, "-m", "tests.doubles.transport", role, "--home", str(home)],
-        {"PYTHONPATH": str(ROOT)},
+        {"PYTHONPATH": str(ROOT), **(environment or {})},
     )
 
 
 class Party:
     """One home and the supervisor of its processes, in a thread of this process."""
 
-    def __init__(self, home: Path, roles: list[str]) -> None:
+    def __init__(self, home: Path, roles: list[str], environment: dict[str, str] | None = None) -> None:
         self.home = home
-        self._supervisor = Supervisor(home, [double(role, home) for role in roles])
+        self._supervisor = Supervisor(home, [double(role, home, environment) for role in roles])
         self._thread = threading.Thread(target=self._supervisor.serve, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def request_stop(self) -> None:
+        self._supervisor.request_stop()
+
     def stop(self) -> None:
         self._supervisor.request_stop()
-        self._thread.join(20)
+        if self._thread.ident is not None:
+            self._thread.join(20)
 
     def pid(self, role: str) -> int:
         return int((self.home / "run" / f"{role}.pid").read_text())
@@ -50,20 +54,33 @@ class Party:
         os.kill(self.pid(role), signal.SIGKILL)
 
     def log(self, role: str) -> str:
-        return (self.home / "logs" / f"{role}.log").read_text()
+        path = self.home / "logs" / f"{role}.log"
+        return path.read_text() if path.exists() else ""
+
+    def await_log(self, role: str, text: str, timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while text not in self.log(role):
+            assert time.monotonic() < deadline, f"no {text!r} in:\n{self.log(role)}"
+            time.sleep(0.05)
 
 
 class Federation:
     def __init__(self, root: Path, sites: tuple[str, ...] = ("paris", "lyon", "nantes")) -> None:
         self.settings = hub_init(root / "hub", public_port=0, internal_port=0)
         self.hub = Party(self.settings.home, ["superlink", "launcher"])
-        self.sites = {name: self._make_site(root / name) for name in sites}
+        self._root = root
+        self.sites: dict[str, Party] = {}
+        for name in sites:
+            self.add_site(name)
         self.enrol(*sites)
         self._runs = 0
 
-    def _make_site(self, home: Path) -> Party:
+    def add_site(self, name: str, *roles: str, environment: dict[str, str] | None = None) -> Party:
+        """Makes a site's home; it is neither enrolled nor started yet."""
+        home = self._root / name
         make_site(home, self.settings)
-        return Party(home, ["runner", "agent"])
+        self.sites[name] = Party(home, list(roles or ("runner", "agent")), environment)
+        return self.sites[name]
 
     def enrol(self, *names: str) -> None:
         entries = [
@@ -73,6 +90,11 @@ class Federation:
         fresh = self.settings.sites_file.with_suffix(".new")
         fresh.write_text(json.dumps(entries))
         fresh.replace(self.settings.sites_file)
+        nodes = self.settings.nodes_file
+        deadline = time.monotonic() + 10
+        while nodes.exists() and set(json.loads(nodes.read_text())) != set(names):
+            assert time.monotonic() < deadline, self.hub.log("superlink")
+            time.sleep(0.02)
 
     def start(self) -> None:
         self.hub.start()
@@ -81,7 +103,10 @@ class Federation:
             site.start()
 
     def stop(self) -> None:
-        for party in (*self.sites.values(), self.hub):
+        parties = [*self.sites.values(), self.hub]
+        for party in parties:
+            party.request_stop()
+        for party in parties:
             party.stop()
 
     def submit(self, *asks: tuple[dict[str, bytes], float]) -> tuple[str, int]:

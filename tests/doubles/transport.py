@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import sys
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 PATIENT = "Jeanne Moreau, 12/03/1961"
 
@@ -75,11 +77,62 @@ class Gate:
 def run_agent(arguments: list[str]) -> int:
     from client import agent
 
+    shift_clock(float(os.environ.get("TEST_CLOCK_AHEAD_S", "0")))
     return agent.main(arguments, open_guard=lambda home: Gate())  # type: ignore[arg-type,return-value]
 
 
+def shift_clock(ahead_s: float) -> None:
+    """Sets the clock that the agent signs with and compares with the hub's."""
+    from datetime import timedelta
+
+    from flwr.supernode import node_auth_http_interceptor as auth
+
+    from client import hub_check
+
+    ahead = timedelta(seconds=ahead_s)
+    for module, name in ((hub_check, "_now"), (auth, "now")):
+        true_now = module.__dict__[name]
+        module.__dict__[name] = lambda true_now=true_now: true_now() + ahead
+
+
+def run_rogue(arguments: list[str]) -> int:
+    """A runner taken over by someone: it says whatever the request names, to get a patient past the gate."""
+    from client.link import RunnerEnd
+
+    home = Path(arguments[arguments.index("--home") + 1])
+    link = RunnerEnd.connect(home)
+    socket = link._connection
+    while True:
+        word = link.receive().decode()
+        patient = PATIENT.encode()
+
+        def frame(kind: int, body: bytes, length: int | None = None) -> bytes:
+            return struct.pack(">BQ", kind, len(body) if length is None else length) + body
+
+        socket.sendall(
+            {
+                "draft": frame(2, patient),
+                "failed-with-text": frame(3, patient),
+                "trailing": frame(2, b"echo:fine") + frame(2, b"echo:" + patient) + patient,
+                "unknown-kind": frame(9, patient),
+                "request-kind": frame(1, patient),
+                "endless": frame(2, patient, 1 << 60),
+                "flower-message": frame(2, flower_message(patient)),
+                "no-frame": patient * 20,
+            }[word]
+        )
+
+
+def flower_message(patient: bytes) -> bytes:
+    """A Flower record dictionary with a stowaway beside the body, as it would travel."""
+    from flwr.app import ConfigRecord, RecordDict
+
+    record = RecordDict({"archipel": ConfigRecord({"body": b"fine"}), "extra": ConfigRecord({"note": patient})})
+    return b"".join(child.deflate() for child in (record, *(record.children or {}).values()))
+
+
 # ---------------------------------------------------------------- hub
-def conduct(run_id: str, home: Path, exchange: object) -> None:
+def conduct(run_id: str, home: Path, exchange: Any) -> None:
     """Asks what `script/RUN.json` lists, and writes what came to `results/RUN.jsonl`."""
     from server.exchange import Failure
 
@@ -90,7 +143,7 @@ def conduct(run_id: str, home: Path, exchange: object) -> None:
         for ask in script:
             bodies = {site: bytes.fromhex(body) for site, body in ask["bodies"].items()}
             start = time.monotonic()
-            outcomes = exchange.ask(bodies, ask["deadline_s"])  # type: ignore[attr-defined]
+            outcomes = exchange.ask(bodies, ask["deadline_s"])
             row = {
                 site: {"reason": outcome.reason, "code": outcome.code, "site": outcome.site}
                 if isinstance(outcome, Failure)
@@ -117,23 +170,30 @@ def run_superlink(arguments: list[str]) -> int:
     home = Path(arguments[arguments.index("--home") + 1])
     received = (home / "received.bin").open("ab", buffering=0)
 
-    def recording(handler: object) -> object:
-        def handle(request: object, state: object) -> object:
-            received.write(request.SerializeToString())  # type: ignore[attr-defined]
-            return handler(request, state)  # type: ignore[operator]
+    def recording(handler: Any) -> Any:
+        def handle(request: Any, state: Any) -> Any:
+            received.write(request.SerializeToString())
+            return handler(request, state)
 
         return handle
 
+    from schemas import audited
     from schemas.wire import verify_flower
     from server import superlink
 
-    verify_flower(superlink.AUDITED)  # as main does, before the handlers are wrapped here
-    superlink.AUDITED.clear()
-    fleet_handlers.push_messages = recording(fleet_handlers.push_messages)
-    fleet_handlers.push_object = recording(fleet_handlers.push_object)
+    verify_flower(audited.SUPERLINK)  # as main does, before the handlers are wrapped here
+    audited.SUPERLINK.clear()
+    for name in ("push_messages", "push_object"):
+        fleet_handlers.__dict__[name] = recording(fleet_handlers.__dict__[name])
     return superlink.main(arguments)
 
 
 if __name__ == "__main__":
-    roles = {"runner": run_runner, "agent": run_agent, "launcher": run_launcher, "superlink": run_superlink}
+    roles = {
+        "runner": run_runner,
+        "rogue": run_rogue,
+        "agent": run_agent,
+        "launcher": run_launcher,
+        "superlink": run_superlink,
+    }
     sys.exit(roles[sys.argv[1]](sys.argv[2:]))

@@ -1,0 +1,90 @@
+"""Processes killed with -9, one after another: who is missing is named, and the next question is answered."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from server.launcher import status
+from tests.doubles.federation import Federation
+
+ALL = ("paris", "lyon", "nantes")
+
+
+def test_a_killed_agent_is_named_and_comes_back(federation: Federation) -> None:
+    federation.sites["lyon"].kill("agent")
+    outcome = federation.ask(dict.fromkeys(ALL, b"now"), 0.7)
+    assert outcome["paris"] == outcome["nantes"] == b"echo:now"
+    assert outcome["lyon"]["site"] == "lyon"
+    assert outcome["lyon"]["reason"] in ("offline", "late")
+    start = time.monotonic()
+    assert federation.ask(dict.fromkeys(ALL, b"next"), 60) == dict.fromkeys(ALL, b"echo:next")
+    assert time.monotonic() - start < 30  # Flower alone refuses the key for a minute
+
+
+@pytest.mark.parametrize("role", ["agent", "runner"])
+def test_a_site_killed_at_work_answers_in_the_same_round(federation: Federation, role: str) -> None:
+    killer = threading.Timer(1.0, federation.sites["lyon"].kill, [role])
+    killer.start()
+    assert federation.ask(dict.fromkeys(ALL, b"sleep:2"), 60) == dict.fromkeys(ALL, b"echo:sleep:2")
+    killer.join()
+
+
+def test_a_slow_site_is_late_and_its_answer_is_not_taken_for_the_next(federation: Federation) -> None:
+    run_id, _ = federation.submit(
+        ({"lyon": b"sleep:3", "paris": b"quick"}, 1.0),
+        ({"lyon": b"second", "paris": b"second"}, 30.0),
+    )
+    first, second = federation.rounds(run_id, 2)
+    assert bytes.fromhex(first["outcomes"]["paris"]["body"]) == b"echo:quick"
+    assert first["outcomes"]["lyon"] == {"site": "lyon", "reason": "late", "code": ""}
+    assert first["seconds"] < 2.0
+    assert bytes.fromhex(second["outcomes"]["lyon"]["body"]) == b"echo:second"
+
+
+def test_a_killed_server_app_is_known_at_once(federation: Federation) -> None:
+    home = federation.settings.home
+    _, flower_run = federation.submit(({"paris": b"sleep:20"}, 30.0))
+    deadline = time.monotonic() + 20
+    while status(home, flower_run) != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(federation.hub.pid("serverapp"), signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while status(home, flower_run) == "running":
+        assert time.monotonic() < deadline  # Flower alone notices after 51 s
+        time.sleep(0.05)
+    assert status(home, flower_run) == "failed"
+    assert federation.ask({"lyon": b"next"}) == {"lyon": b"echo:next"}
+
+
+def test_a_killed_launcher_takes_its_run_along_and_comes_back(federation: Federation) -> None:
+    home = federation.settings.home
+    _, flower_run = federation.submit(({"nantes": b"sleep:20"}, 30.0))
+    deadline = time.monotonic() + 20
+    while status(home, flower_run) != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child = federation.hub.pid("serverapp")
+    federation.hub.kill("launcher")
+    assert federation.ask({"lyon": b"next"}) == {"lyon": b"echo:next"}
+    assert status(home, flower_run) == "failed"
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_a_killed_superlink_comes_back_with_its_sites(federation: Federation) -> None:
+    federation.hub.kill("superlink")
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            outcome = federation.ask(dict.fromkeys(ALL, b"back"), 60)
+            break
+        except Exception:
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+    assert outcome == dict.fromkeys(ALL, b"echo:back")
