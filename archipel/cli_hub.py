@@ -1,0 +1,115 @@
+"""`archipel hub`: make a hub, run it, enrol and revoke sites, see how it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archipel.cli_common import HUB, AsJson, HubHome, command_group, print_json, say
+
+__all__ = ["app"]
+
+app = command_group("The hub: make it, run it, enrol sites.")
+
+
+@app.command()
+def init(
+    home: HubHome = HUB,
+    host: Annotated[
+        str, typer.Option(help="Name or address by which sites reach the hub; stands in its certificate.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for sites (the fleet API and health only); 0: a free one.")
+    ] = 8443,
+    internal_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on loopback for the hub's own processes; 0: a free one.")
+    ] = 8000,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            help="Address to bind; by default every address, or loopback where --host is loopback.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="A further name or address for the certificate; repeatable.")
+    ] = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Issue the server's certificate again (825 days); sites change nothing.")
+    ] = False,
+) -> None:
+    """Make the hub's folder: settings, authority (10 years), certificate (825 days), secrets, identity.
+
+    What is there already is kept.
+    """
+    from archipel.enrol import fingerprint
+    from archipel.homes import init_hub
+
+    settings, identity = init_hub(
+        home, host=host, public_port=port, internal_port=internal_port, listen=listen, names=name or (), renew=renew
+    )
+    say(f"The hub's folder is {settings.home}. Sites reach it at {settings.host}:{settings.public_port}.")
+    say(f"Fingerprint of the hub (sites ask for it on the phone): {fingerprint(identity)}")
+    say("Next: `archipel hub up`, and `archipel hub enrol REQUEST.json` for each site.")
+
+
+@app.command()
+def up(home: HubHome = HUB) -> None:
+    """Run the hub until Ctrl-C or SIGTERM; processes that die are started again. Logs are in HOME/logs."""
+    from schemas.processes import die_with_parent
+    from server.hub_process import serve
+
+    die_with_parent()
+    raise typer.Exit(serve(home))
+
+
+@app.command()
+def enrol(
+    request: Annotated[
+        Path, typer.Argument(metavar="REQUEST.json", help="What the site's `init` wrote.", show_default=False)
+    ],
+    home: HubHome = HUB,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the kit; default: NAME.kit.json here.", show_default=False)
+    ] = None,
+) -> None:
+    """Enrol a site and write its kit, to be sent back. Compare the fingerprints on the phone first."""
+    from archipel.enrol import fingerprint
+    from archipel.homes import enrol_site, read_limited, utc_now
+
+    kit = enrol_site(home, read_limited(request), utc_now())
+    path = out or Path(f"{kit.site}.kit.json")
+    path.write_text(kit.to_json(), "utf-8")
+    say(
+        f"The site {kit.site} is enrolled. Send it {path}: nothing in it is secret, "
+        f"and it can be used until {kit.expires:%Y-%m-%d}."
+    )
+    say(f"Fingerprint of the site: {fingerprint(kit.identity_public_key)}")
+    say(f"Fingerprint of the hub:  {fingerprint(kit.hub_public_key)}")
+    say("Compare both on the phone with the site; if they differ: `archipel hub revoke`.")
+
+
+@app.command()
+def revoke(
+    site: Annotated[str, typer.Argument(metavar="SITE", help="Name of the site.", show_default=False)],
+    home: HubHome = HUB,
+) -> None:
+    """Remove a site: a running hub refuses its next call, and no later run asks it."""
+    from archipel.homes import revoke_site
+
+    revoke_site(home, site)
+    say(f"The site {site} is revoked.")
+
+
+@app.command()
+def status(home: HubHome = HUB, as_json: AsJson = False) -> None:
+    """Show whether the hub runs, its sites (online, last heard), the expiry of its certificates, and its runs."""
+    from archipel.hub_status import hub_status, show_hub_status
+
+    found = hub_status(home)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    show_hub_status(found)

@@ -1,0 +1,243 @@
+"""`archipel site`: everything a hospital does, in the order in which it does it."""
+
+from __future__ import annotations
+
+import datetime
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archipel.cli_common import SITE, AsJson, SiteHome, command_group, print_json, say
+from schemas.errors import ArchipelError
+
+__all__ = ["app"]
+
+app = command_group("The partner site: make it, check its tables, decide about plans, run it.")
+ledger = command_group("The record of everything that left this site.")
+app.add_typer(ledger, name="ledger")
+
+Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="HASH|FILE",
+        help="A received plan's hash (six characters or more), or a plan's file.",
+        show_default=False,
+    ),
+]
+Who = Annotated[str | None, typer.Option("--by", help="Who decides; default: this login.", show_default=False)]
+
+
+class DeclinedError(ArchipelError):
+    """A person said no."""
+
+
+@app.command()
+def init(
+    name: Annotated[
+        str, typer.Option(help="The site's name in rosters and results (letters, digits, dot, dash, underscore).")
+    ],
+    tables: Annotated[
+        Path,
+        typer.Option(help="Folder of clinical.csv (or .parquet) and one file per layer.", show_default="HOME/tables"),
+    ] = Path("tables"),
+    title: Annotated[str, typer.Option(help="The hospital's name, for people.")] = "",
+    home: SiteHome = SITE,
+) -> None:
+    """Make the site's folder: settings, its own keys, and request.json for the hub. What is there is kept."""
+    from archipel.enrol import fingerprint
+    from archipel.homes import REQUEST_FILE, init_site, utc_now
+
+    given = tables if str(tables) == "tables" else tables.resolve()
+    request = init_site(home, name, given, utc_now(), title=title)
+    say(f"The site's folder is {home.resolve()}; its settings are in site.toml.")
+    say(f"Fingerprint of this site: {fingerprint(request.identity_public_key)}")
+    say(f"Next: send {home / REQUEST_FILE} to the hub (nothing in it is secret), compare fingerprints on the phone,")
+    say("then `archipel site join KIT.json` with the kit that comes back.")
+
+
+@app.command()
+def join(
+    kit: Annotated[Path, typer.Argument(metavar="KIT.json", help="What the hub sent back.", show_default=False)],
+    home: SiteHome = SITE,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="The fingerprint was compared already: do not ask.")
+    ] = False,
+) -> None:
+    """Accept the hub's kit: verifies signature and expiry, then keeps the hub's authority and address."""
+    from archipel.enrol import fingerprint
+    from archipel.homes import join_site, read_kit_for, read_limited, utc_now
+
+    content = read_limited(kit)
+    offered = read_kit_for(home, content, utc_now())
+    say(f"The kit is for the site {offered.site}, from the hub at {offered.hub_address}.")
+    say(f"Fingerprint of the hub: {fingerprint(offered.hub_public_key)}")
+    if not yes and not typer.confirm("Is this the fingerprint that the hub's administrator reads out?"):
+        raise DeclinedError("Nothing was changed. Ask the hub's administrator for a new kit, by another way.")
+    join_site(home, content, utc_now())
+    say("Joined. Next: `archipel site check STUDY`, then `archipel site up`.")
+
+
+@app.command()
+def check(
+    question: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDY|DICTIONARY", help="What to hold the tables against (TOML).", show_default=False
+        ),
+    ],
+    home: SiteHome = SITE,
+    as_json: AsJson = False,
+) -> None:
+    """Name every problem of this site's tables at once, with row and column and never with a cell's value.
+
+    Nothing is sent. Exit code 0 where the site can take part, 1 where it cannot.
+    """
+    from archipel.site_check import check_site
+
+    report = check_site(home, question)
+    say(report.as_json() if as_json else report.text())
+    raise typer.Exit(0 if report.can_take_part else 1)
+
+
+@app.command()
+def plans(home: SiteHome = SITE, as_json: AsJson = False) -> None:
+    """List the plans that the hub has sent, with what this site decided about each."""
+    from client.approvals import list_plans
+
+    found = list_plans(home)
+    if as_json:
+        print_json(
+            [
+                {
+                    "hash": status.plan.hash,
+                    "study": status.plan.study.name,
+                    "state": status.state,
+                    "approver": status.approval.approver if status.approval else None,
+                    "approved_at": status.approval.approved_at if status.approval else None,
+                    "expires": status.approval.expires if status.approval else None,
+                }
+                for status in found
+            ]
+        )
+        return
+    if not found:
+        say("No plan has arrived. One arrives when the hub launches a study; a plan's file can be approved as well.")
+    for status in found:
+        decided = f" by {status.approval.approver}" if status.approval else ""
+        say(f"{status.plan.hash[:12]}  {status.state:<9}  {status.plan.study.name}{decided}")
+    if any(status.state == "pending" for status in found):
+        say("Next: `archipel site approve HASH` shows the data-use card and asks.")
+
+
+@app.command()
+def approve(
+    which: Which,
+    home: SiteHome = SITE,
+    by: Who = None,
+    expires: Annotated[
+        datetime.datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"], help="Last day on which this site answers.", show_default="as the study says"
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="The card was read already: do not ask.")] = False,
+) -> None:
+    """Show a plan's data-use card, ask, and approve it: from then on this site answers it."""
+    from client.approvals import approve as decide
+    from client.approvals import find_plan
+    from schemas.card import data_use_card
+
+    plan = find_plan(home, which)
+    say(data_use_card(plan))
+    say()
+    if not yes and not typer.confirm(f"Approve this plan ({plan.hash[:12]}) for this site?"):
+        raise DeclinedError("Not approved. Nothing leaves this site for this plan.")
+    decide(home, which, approver=_person(by), expires=expires.date() if expires else None)
+    say(f"Approved: {plan.hash[:12]}, study {plan.study.name}.")
+    say(f"`archipel site withdraw {plan.hash[:12]}` takes it back at any time.")
+
+
+@app.command()
+def withdraw(which: Which, home: SiteHome = SITE, by: Who = None) -> None:
+    """Take an approval back; it holds at once, also in a run that is going."""
+    from client.approvals import withdraw as decide
+
+    status = decide(home, which, who=_person(by))
+    say(f"Withdrawn: {status.plan.hash[:12]}, study {status.plan.study.name}. Nothing more leaves for this plan.")
+
+
+@app.command()
+def pause(home: SiteHome = SITE, by: Who = None) -> None:
+    """Let nothing at all leave this site until `resume`; it holds at once, also in a run that is going."""
+    from client.approvals import pause as decide
+
+    decide(home, who=_person(by))
+    say("Paused: nothing leaves this site. Runs wait for it or go on without it, as their study says.")
+
+
+@app.command()
+def resume(home: SiteHome = SITE, by: Who = None) -> None:
+    """End a pause."""
+    from client.approvals import resume as decide
+
+    decide(home, who=_person(by))
+    say("The pause is over.")
+
+
+@app.command()
+def up(home: SiteHome = SITE) -> None:
+    """Run the site until Ctrl-C or SIGTERM; processes that die are started again. Logs are in HOME/logs."""
+    from client.site_process import serve
+    from schemas.processes import die_with_parent
+
+    die_with_parent()
+    raise typer.Exit(serve(home))
+
+
+@app.command()
+def status(home: SiteHome = SITE, as_json: AsJson = False) -> None:
+    """Show whether the site runs, whether its hub answers, what waits for a decision, and the ledger's length."""
+    from archipel.site_status import show_site_status, site_status
+
+    found = site_status(home)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    show_site_status(found)
+
+
+@ledger.command()
+def verify(home: SiteHome = SITE) -> None:
+    """Check every line, the chain and the end of the ledger. Exit code 1 where anything was changed or cut off."""
+    from client.state import ledger_path
+    from privacy.ledger import verify_ledger
+
+    found = verify_ledger(ledger_path(home))
+    say(f"The ledger is sound: {found.head.count} entries, head {found.head.hash[:16]}.")
+
+
+@ledger.command()
+def show(
+    home: SiteHome = SITE,
+    last: Annotated[int, typer.Option(min=0, help="How many entries, the newest; 0: all.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show what left this site, when, for which run and step, and who decided what."""
+    from archipel.site_status import ledger_lines, ledger_records
+    from client.state import ledger_path
+
+    records = ledger_records(ledger_path(home))
+    chosen = records[-last:] if last else records
+    if as_json:
+        print_json(chosen)
+        return
+    for line in ledger_lines(chosen):
+        say(line)
+    if len(chosen) < len(records):
+        say(f"({len(records) - len(chosen)} earlier entries: `--last 0` shows all)")
+
+
+def _person(given: str | None) -> str:
+    return given or getpass.getuser()

@@ -1,0 +1,60 @@
+"""`archipel study`: is a study file right, and what would it make leave a site?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archipel.cli_common import AsJson, StudyFile, command_group, print_json, say
+from schemas.errors import FaultsError
+
+__all__ = ["app"]
+
+app = command_group("Check a study file, and show what it would make leave a site.")
+
+
+@app.command()
+def check(study: StudyFile, as_json: AsJson = False) -> None:
+    """Name every fault of a study and its dictionary at once, each with its line.
+
+    Exit code 0 where there is none, 1 where there are some.
+    """
+    from archipel.studies import read_study, why_simulate_alone
+
+    try:
+        loaded, dictionary = read_study(study)
+    except FaultsError as error:
+        if as_json:
+            print_json({"sound": False, "faults": [vars(fault) for fault in error.faults]})
+            raise typer.Exit(1) from None
+        raise
+    limits = why_simulate_alone(loaded, dictionary)
+    if as_json:
+        print_json({"sound": True, "faults": [], "simulate_alone_because": [str(limit) for limit in limits]})
+        return
+    say(f"{study}: the study {loaded.name} is sound.")
+    for limit in limits:
+        say(f"  It runs in `archipel simulate` alone: {limit}")
+
+
+@app.command()
+def plan(
+    study: StudyFile,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself, for a program.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the plan (its canonical bytes) to this file.")] = None,
+) -> None:
+    """Print the data-use card: columns read, arrays that leave a site and how often, floors, purpose, plan hash."""
+    from archipel.studies import compile_study
+    from schemas.card import data_use_card
+
+    compiled = compile_study(study)
+    if out is not None:
+        out.write_bytes(compiled.content)
+    if as_json:
+        print_json({"plan_hash": compiled.hash, "plan": compiled.model_dump(mode="json")})
+        return
+    say(data_use_card(compiled))
+    if out is not None:
+        say(f"\nThe plan is in {out}.")

@@ -1,0 +1,143 @@
+"""`archipel demo`: the whole of Archipel on public data, in one command and under a minute.
+
+It deals a real trial's table out to sites, starts a hub and the sites in processes of their own, trains the model
+of `configs/COHORT/study.toml`, then simulates the same study on the same folders for comparison.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import socketserver
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from archipel.alive import process_age_s
+from archipel.cli_common import say
+from archipel.demo_tables import Dealt, deal_by_centre, deal_by_label, read_rows, write_site_folders
+from archipel.simulate import simulate
+from archipel.site_check import check_folder
+from archipel.terminal import RunProgress, terminal_table
+from archipel.trial import ended_on_signals, run_trial, temporary_home, write_outputs
+from archipel.watching import tell_news
+from schemas.errors import ArchipelError
+from schemas.study import load_study
+
+__all__ = ["DemoError", "make_sites", "run_demo", "serve_report"]
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+Cohort = Literal["cgd", "acc"]
+
+
+class DemoError(ArchipelError):
+    """The demo cannot run here."""
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The demo's tables, dealt out.
+
+    Attributes:
+        shares: One for each site.
+        left_out: Sentences about patients who are in no site's table, and why.
+    """
+
+    shares: tuple[Dealt, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def run_demo(cohort: Cohort, out: Path) -> Path:
+    """Run the demo, write its files into `out`, and return the report.
+
+    Raises:
+        DemoError: When the demo's tables are not there.
+        ArchipelError: When something on the way fails, with what to do.
+    """
+    before_s = process_age_s()
+    started = time.monotonic()
+    study = CONFIGS / cohort / "study.toml"
+    if not study.is_file():
+        raise DemoError(f"The demo's files are not in {CONFIGS}: run the demo from a checkout of Archipel.")
+    console = Console()
+    with ended_on_signals(), tempfile.TemporaryDirectory(prefix="archipel-demo-") as tables:
+        folder = Path(tables)
+        sites = make_sites(cohort, folder)
+        for share in sites.shares:
+            console.print(f"Site {share.name}: {len(share.rows)} patients ({', '.join(share.centres)})", style="dim")
+        for sentence in sites.left_out:
+            console.print(sentence, style="yellow")
+        with temporary_home() as home, RunProgress(console) as progress:
+            trial = run_trial(
+                study,
+                folder,
+                home,
+                on_stage=progress.say,
+                on_check=lambda name, report: progress.say(f"  {name}: {report.verdict}"),
+                on_view=lambda view: tell_news(progress, view, rounds=not console.is_terminal),
+            )
+        console.print("Simulating the same study on the same tables, for comparison", style="dim")
+        simulated = simulate(study, folder, out / "simulated")
+    _, page = write_outputs(out, trial.result, plan=trial.plan, simulated=simulated)
+    console.print(terminal_table(trial.result, simulated))
+    first_s = before_s + trial.timing.first_round_s
+    whole_s = before_s + time.monotonic() - started
+    say(f"First round after {first_s:.1f} s, everything in {whole_s:.1f} s.")
+    say(f"Written: {out / 'result.json'}, {page}, {out / 'simulated'}")
+    return page
+
+
+def make_sites(cohort: Cohort, folder: Path) -> Sites:
+    """Deal the demo's table out into one folder per site, and put right what the site check finds.
+
+    A table that contradicts its dictionary is refused as a whole. What a data manager would do then, who cannot ask
+    the clinic for the right date, is done here and said: a patient whose time is not above 0 was never at risk and
+    is left out of the table.
+    """
+    rows = read_rows(CONFIGS / "demo" / f"{cohort}_clinical.csv")
+    deal = {
+        "cgd": lambda: deal_by_centre(rows, "centre"),
+        "acc": lambda: deal_by_label(rows, "simulated_site", "site"),
+    }
+    study, dictionary = load_study(CONFIGS / cohort / "study.toml")
+    shares: list[Dealt] = []
+    left_out: list[str] = []
+    for share in deal[cohort]():
+        home = write_site_folders([share], folder)[share.name]
+        wrong = [
+            problem
+            for problem in check_folder(home, study, dictionary).problems
+            if problem.blocks and problem.column == study.endpoint.time
+        ]
+        left_out += [f"{share.name}: {problem} (left out here, as a data manager would)" for problem in wrong]
+        named = {row for problem in wrong for row in problem.rows}
+        # A table's first record is row 2, as in a spreadsheet.
+        kept = tuple(row for number, row in enumerate(share.rows, start=2) if number not in named)
+        shares.append(replace(share, rows=kept))
+    write_site_folders(shares, folder)
+    return Sites(tuple(shares), tuple(left_out))
+
+
+def serve_report(page: Path) -> None:
+    """Serve one report on a free port of loopback until Ctrl-C."""
+    with tempfile.TemporaryDirectory(prefix="archipel-report-") as folder:
+        # A folder of its own: nothing else that lies beside the report is served.
+        shutil.copyfile(page, Path(folder) / "index.html")
+        handler = functools.partial(_QuietHandler, directory=folder)
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+            server.daemon_threads = True
+            say(f"The report is at http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)")
+            try:
+                server.serve_forever(poll_interval=0.2)
+            except KeyboardInterrupt:
+                say("")
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing about each request."""

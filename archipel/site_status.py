@@ -1,0 +1,129 @@
+"""How a site is: its processes, its hub, what waits for a person, and its ledger in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from archipel.alive import running_children
+from archipel.cli_common import say
+from client.approvals import list_plans
+from client.hub_check import check_hub
+from client.settings import load_settings
+from client.site_process import missing_files
+from client.state import SitePaths, ledger_path
+from privacy.ledger import Entry, entries, verify_ledger
+from schemas.errors import ArchipelError
+
+__all__ = ["SiteStatus", "ledger_lines", "ledger_records", "show_site_status", "site_status"]
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """What `archipel site status` shows.
+
+    Attributes:
+        processes: Process id of agent and runner where they run now.
+        hub: Empty where the hub answers and the clocks agree; else what is wrong and what to do.
+        paused: Nothing leaves the site.
+        plans: How many plans are in each state.
+        ledger_entries: Length of the ledger; None where it is not sound.
+        ledger_fault: Why it is not.
+        missing: What is missing among the keys.
+    """
+
+    name: str
+    hub_address: str
+    processes: Mapping[str, int]
+    hub: str
+    paused: bool
+    plans: Mapping[str, int]
+    ledger_entries: int | None
+    ledger_fault: str
+    missing: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for a program."""
+        return asdict(self)
+
+
+def site_status(home: Path) -> SiteStatus:
+    """Look at a site.
+
+    Raises:
+        FaultsError: When its settings are wrong.
+    """
+    settings = load_settings(home)
+    missing = tuple(str(fault) for fault in missing_files(home))
+    plans: dict[str, int] = {}
+    for status in list_plans(home):
+        plans[status.state] = plans.get(status.state, 0) + 1
+    try:
+        count: int | None = verify_ledger(ledger_path(home)).head.count
+        fault = ""
+    except ArchipelError as error:
+        count, fault = None, str(error)
+    authority = home / "keys" / "hub-ca.crt"
+    return SiteStatus(
+        name=settings.name,
+        hub_address=settings.hub_address,
+        processes=running_children(home),
+        hub=check_hub(settings.hub_address, authority).sentence if authority.exists() else "The site has not joined.",
+        paused=SitePaths(home).paused.exists(),
+        plans=plans,
+        ledger_entries=count,
+        ledger_fault=fault,
+        missing=missing,
+    )
+
+
+def show_site_status(status: SiteStatus) -> None:
+    """Print it for a person."""
+    runs = ", ".join(f"{name} {pid}" for name, pid in sorted(status.processes.items()))
+    say(f"Site {status.name}: {f'running ({runs})' if runs else 'not running (`archipel site up`)'}")
+    say(f"Hub {status.hub_address}: {status.hub or 'answers'}")
+    say("Releases: " + ("paused (`archipel site resume`)" if status.paused else "as approved"))
+    say("Plans: " + (", ".join(f"{n} {state}" for state, n in sorted(status.plans.items())) or "none has arrived"))
+    if status.ledger_entries is None:
+        say(f"Ledger: NOT SOUND. {status.ledger_fault}")
+    else:
+        say(f"Ledger: {status.ledger_entries} entries, sound")
+    for fault in status.missing:
+        say(f"Fault: {fault}")
+
+
+def ledger_records(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a ledger for a program.
+
+    Raises:
+        LedgerBrokenError: When it is not what this site wrote.
+    """
+    return [asdict(entry) for entry in _sound(path)]
+
+
+def _sound(path: Path) -> Sequence[Entry]:
+    return tuple(entries(path))
+
+
+def ledger_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one line for each entry, for a person."""
+    lines = []
+    for record in records:
+        event = record["event"]
+        words = [str(record["time"])[:19].replace("T", " "), f"{event['kind']:<10}"]
+        if event["study"]:
+            words.append(event["study"])
+        if event["run"]:
+            words.append(f"run {event['run']}")
+        if event["step"]:
+            words.append(f"{event['step']} {event['part']} #{event['number']}")
+        if event["n_bytes"]:
+            arrays = ", ".join(f"{name}{list(shape)}" for name, shape in event["arrays"])
+            words.append(f"{event['n_bytes']} bytes ({arrays or 'no array'})")
+        if event["n_patients"] is not None:
+            words.append(f"over about {event['n_patients']} patients")
+        words += [word for word in (event["rule"], f"by {event['who']}" if event["who"] else "") if word]
+        lines.append("  ".join(words))
+    return lines
