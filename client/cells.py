@@ -188,17 +188,24 @@ def _judge_numbers(values: Floats, empty: Mask, column: Column, findings: list[F
     outside = np.asarray(low | high)
     if outside.any():
         hint = unit_hint(column, values[~np.isnan(values)])
-        refuse("out-of-range", f"lies outside {_range(column)}", hint or "correct the cell; check its unit", outside)
+        # Told apart, because a time of 0 is a date gone wrong and no question of units.
+        not_positive = (
+            outside & (values <= 0) if column.min is not None and column.min > 0 else np.zeros_like(outside)
+        )
+        what = f"is 0 or negative; the dictionary's range is {_range(column)}"
+        refuse("not-positive", what, "correct the cell; for a time, the date it is counted from or to", not_positive)
+        what = f"lies outside the dictionary's range, {_range(column)}"
+        refuse("out-of-range", what, hint or "correct the cell; check its unit", outside & ~not_positive)
     return ParsedColumn(values, empty, None, tuple(findings))
 
 
 def _range(column: Column) -> str:
     unit = f" {column.unit}" if column.unit else ""
     if column.min is None:
-        return f"the dictionary's range, at most {column.max:g}{unit}"
+        return f"at most {column.max:g}{unit}"
     if column.max is None:
-        return f"the dictionary's range, at least {column.min:g}{unit}"
-    return f"the dictionary's range, {column.min:g} to {column.max:g}{unit}"
+        return f"at least {column.min:g}{unit}"
+    return f"{column.min:g} to {column.max:g}{unit}"
 
 
 def _booleans(text: pa.Array, empty: Mask, column: Column, dialect: Dialect) -> ParsedColumn:

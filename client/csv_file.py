@@ -8,7 +8,7 @@ strings. Cells are read without the spaces around them.
 from __future__ import annotations
 
 import csv
-import io
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = ["MAX_BYTES", "read_csv"]
 MAX_BYTES = 1 << 30
 _CELLS_AT_ONCE = 500_000
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 little endian starts with the first of them
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _BOM = b"\xef\xbb\xbf"
 _OTHER_FORMATS = (
     (b"PK\x03\x04", "is an Excel workbook or a zip archive, not a CSV file"),
@@ -110,7 +111,8 @@ def _row(data: bytes, position: int) -> tuple[int]:
 
 # ---------------------------------------------------------------- text to cells
 def _reader(text: str, delimiter: str, quote: str) -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, strict=True)
+    lines = (line.group() for line in _LINE.finditer(text))
+    return csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
 
 
 def _first_row(text: str, delimiter: str, quote: str) -> tuple[str, ...]:

@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-__all__ = ["ENCODINGS", "Dialect"]
+__all__ = ["Dialect"]
 
-ENCODINGS = ("utf-8", "utf-8-sig", "cp1252")
 Delimiter = Literal[",", ";", "\t", "|"]
 
 
@@ -29,7 +28,7 @@ class Dialect(BaseModel):
         missing: Words that stand for "not known". An empty cell always does.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     delimiter: Delimiter = ","
     decimal: Literal[".", ","] = "."

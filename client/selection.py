@@ -159,7 +159,7 @@ def _endpoint_problems(
             "not-positive",
             "is 0 or negative",
             "correct the date of origin or of last contact, or leave the patient out of the tables",
-            time <= 0,
+            (time <= 0) & ~_adds_nothing(time, event, floors),
         ),
         (
             endpoint.event,
@@ -189,6 +189,11 @@ def _endpoint_problems(
     if column is not None:
         problems += _short_times(tables, column, time[eligible & ~np.isnan(time)], floors)
     return problems
+
+
+def _adds_nothing(time: NDArray[np.float64], event: NDArray[np.float64], floors: Floors) -> Mask:
+    """Return who left observation at the origin: at risk at no time, hence in no sum, where floors let them pass."""
+    return np.asarray(floors.accept_time_zero & (time == 0) & (event == 0), dtype=np.bool_)
 
 
 def _not_01(event: NDArray[np.float64]) -> Mask:

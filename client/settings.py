@@ -10,17 +10,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from client.dialect import Dialect
-from schemas.errors import FaultsError
 from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR
 from schemas.toml_source import TomlSource
 
 __all__ = ["SETTINGS_FILE", "Floors", "SiteFloors", "SiteSettings", "load_settings"]
 
 SETTINGS_FILE = "site.toml"
-_STRICT = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+_STRICT = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=True)
 _HOST = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$")
 
 
@@ -31,6 +30,9 @@ class Floors(BaseModel):
         min_patients: Patients of the site in a study; a layer known of fewer counts as missing here.
         min_events_per_interval: Events of the federation in each interval of the common time grid.
         min_events: Observed events of the site in a study; a site without any is left out.
+        accept_time_zero: Whether a patient who left observation at time 0 without the event may stay. Such a patient
+            adds nothing to any estimate, and published cohorts hold some, so `simulate` keeps them; at a real site
+            a time of 0 is more likely a wrong date, which its data manager must see.
     """
 
     model_config = _STRICT
@@ -38,6 +40,7 @@ class Floors(BaseModel):
     min_patients: Annotated[int, Field(ge=1, le=100_000)] = MIN_PATIENTS_FLOOR
     min_events_per_interval: Annotated[int, Field(ge=1, le=100_000)] = MIN_EVENTS_FLOOR
     min_events: Annotated[int, Field(ge=0, le=100_000)] = 1
+    accept_time_zero: bool = False
 
 
 class SiteFloors(Floors):
@@ -52,6 +55,13 @@ class SiteFloors(Floors):
     @classmethod
     def _events(cls, value: int) -> int:
         return _not_below(value, MIN_EVENTS_FLOOR, "events")
+
+    @field_validator("accept_time_zero")
+    @classmethod
+    def _no_time_zero(cls, accept: bool) -> bool:  # noqa: FBT001 - pydantic passes the value by position
+        if accept:
+            raise ValueError("a time of 0 is accepted in `archipel simulate` alone")
+        return accept
 
     @field_validator("min_events")
     @classmethod
@@ -110,12 +120,8 @@ def load_settings(home: Path) -> SiteSettings:
     Raises:
         FaultsError: Naming every fault at once, each with its line.
     """
-    path = home / SETTINGS_FILE
-    source = TomlSource(path)
-    try:
-        settings = SiteSettings.model_validate(source.data)
-    except ValidationError as error:
-        raise FaultsError(str(path), source.faults_of(error)) from None
+    source = TomlSource(home / SETTINGS_FILE)
+    settings = source.parse(SiteSettings)
     lines = {key: source.where(("csv", key)) for key in Dialect.model_fields if "csv" in source.data}
     return settings.model_copy(
         update={

@@ -106,3 +106,14 @@ def test_example_settings_load(tmp_path: Path) -> None:
         {key: settings.dialect.where(key) for key in Dialect.model_fields}
     )
     assert settings.name == "example-hospital"
+
+
+@pytest.mark.parametrize("line", ['runtime_port = "7000"', "runtime_port = 7000.0", "runtime_port = true"])
+def test_nothing_is_taken_for_another_type(tmp_path: Path, line: str) -> None:
+    with pytest.raises(FaultsError, match=r"site\.toml line 8: `runtime_port`"):
+        load_settings(write(tmp_path, GOOD + line + "\n"))
+
+
+def test_a_real_site_does_not_accept_a_time_of_zero(tmp_path: Path) -> None:
+    with pytest.raises(FaultsError, match="simulate"):
+        load_settings(write(tmp_path, GOOD + "[floors]\naccept_time_zero = true\n"))
