@@ -33,7 +33,7 @@ from typing import Literal
 import httpx
 from flwr.common.constant import Status, SubStatus
 from flwr.common.serde import context_from_proto, fab_to_proto, run_from_proto, user_config_to_proto
-from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
+from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
@@ -56,7 +56,7 @@ from schemas.wire import FlowerDiffersError, shorten_backoff, verify_flower
 from server.app import HOME_VARIABLE, RUN_KEY, app
 from server.hub_home import HubSettings, load_hub_settings, write_private
 
-__all__ = ["HubUnreachableError", "RunState", "main", "status", "stop", "submit"]
+__all__ = ["HubUnreachableError", "RunState", "main", "online_sites", "status", "stop", "submit"]
 
 log = logging.getLogger("archipel.launcher")
 
@@ -120,6 +120,17 @@ def status(home: Path, flower_run_id: int) -> RunState:
         ends: dict[str, RunState] = {SubStatus.COMPLETED: "completed", SubStatus.STOPPED: "stopped"}
         return ends.get(run.status.sub_status, "failed")
     return "running" if run.status.status == Status.RUNNING else "waiting"
+
+
+def online_sites(home: Path) -> frozenset[str]:
+    """Returns the names of the enrolled sites that are connected now.
+
+    Raises:
+        HubUnreachableError: The hub is not up.
+    """
+    with _control(home) as client:
+        nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    return frozenset(str(node.name) for node in nodes if node.status == "online")
 
 
 @contextlib.contextmanager
