@@ -82,6 +82,7 @@ def read_sites(folder: Path, study: Study, dictionary: Dictionary) -> Sites:
         min_patients=study.privacy.min_patients,
         min_events_per_interval=study.privacy.min_events_per_interval,
         min_events=0,
+        accept_time_zero=True,
     )
     cohorts: dict[str, Cohort] = {}
     left_out: dict[str, str] = {}
