@@ -117,3 +117,21 @@ def test_a_site_that_holds_out_nobody_adds_nothing():
 
 def test_the_registry_lists_every_evaluation():
     assert {"concordance", "site_only", "brier", "calibration_slope", "risk_groups", "kaplan_meier"} <= METHODS.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [("site_only", "pairs"), ("concordance", "pairs"), ("risk_groups", "spread"), ("kaplan_meier", "groups")],
+)
+def test_when_a_site_leaves_a_step_of_one_round_asks_the_same(method, part):
+    step = METHODS[method](context(COLUMNS, n_bins=4))
+    assert [one.name for one in step.parts()] == [part]
+    assert step.shrink(part, step.begin({}).state) == step.begin({})
+
+
+@pytest.mark.parametrize(
+    "method", ["site_only", "concordance", "risk_groups", "kaplan_meier", "brier", "calibration_slope"]
+)
+def test_every_release_says_how_many_patients_stand_behind_it(method):
+    for part in METHODS[method](context(COLUMNS, n_bins=4, horizons=(1.0, 2.0))).parts():
+        assert "n_patients" in {spec.name for spec in part.releases}
