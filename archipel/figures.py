@@ -155,7 +155,7 @@ def _at_risk(curve: SurvivalCurve, time: float) -> str:
 def calibration(kept: Calibration, *, time_unit: str, width: int) -> str:
     """Draw predicted against observed survival, one panel for each horizon, with the diagonal."""
     horizons = sorted({point.horizon for point in kept.points})
-    per_row = 1 if width < NARROW else min(len(horizons), 3)
+    per_row = 1 if width < NARROW else {1: 1, 2: 2, 4: 2}.get(len(horizons), 3)
     panel = width / per_row
     side = min(panel - 66, 290.0)
     panel_height = side + 92

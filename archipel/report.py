@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def render_report(result: Result, *, simulated: Result | None = None, plan: Plan
     return environment().get_template("report.html.j2").render(_view(result, simulated, plan))
 
 
+@cache
 def environment() -> Environment:
     """Return the templates, with everything escaped and no variable silently empty."""
     made = Environment(
