@@ -36,6 +36,7 @@ def write_cohort(
         home = sites / str(site).replace(" ", "-").lower()
         home.mkdir(parents=True)
         rows.drop(columns="site").to_parquet(home / "clinical.parquet", index=False)
+    out.mkdir(parents=True, exist_ok=True)
     out.joinpath("dictionary.toml").write_text(tomli_w.dumps(_dictionary(clinical)))
     study = {
         "kind": "study",
