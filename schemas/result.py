@@ -308,7 +308,7 @@ class Result(_Part):
     dictionary: DictionaryFacts
     """The dictionary that the plan binds."""
     plan_hash: Text
-    """SHA-256 of the plan that every site approved."""
+    """SHA-256 of the plan that every site approved; in a simulation, of the one that sites would be asked to."""
     seed: int | None
     """Of the random numbers of the run; null where it drew none."""
     method: Method
