@@ -54,11 +54,10 @@ from client.link import AgentEnd, LateError, lock_instance
 from client.settings import SiteSettings, load_settings
 from schemas import audited
 from schemas.errors import ArchipelError
+from schemas.headers import INSTANCE_HEADER, REASON_HEADER, TIME_HEADER
 from schemas.processes import die_with_parent
 from schemas.wire import (
-    INSTANCE_HEADER,
     POLL_S,
-    REASON_HEADER,
     FlowerDiffersError,
     SiteFault,
     WireError,
@@ -250,7 +249,7 @@ class _ExplainingAuth(NodeAuthHttpInterceptor):
             self._said = reason
             sentence = REASONS.get(reason)
             if reason == "clock":
-                sentence = clock_sentence(clock_offset_s(response.headers.get("date")))
+                sentence = clock_sentence(clock_offset_s(response.headers.get(TIME_HEADER)))
             if sentence:
                 log.error(sentence)
         return response

@@ -7,12 +7,13 @@ Nothing of the site is sent.
 
 from __future__ import annotations
 
-import datetime
-import email.utils
 import http.client
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from schemas.headers import TIME_HEADER
 
 __all__ = ["REASONS", "HubState", "check_hub", "clock_sentence", "split_address"]
 
@@ -81,10 +82,11 @@ def check_hub(address: str, authority: Path, timeout_s: float = 5.0) -> HubState
     host, port = split_address(address)
     connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
     try:
+        asked = _now()
         connection.request("GET", "/health")
         response = connection.getresponse()
         response.read()
-        clock_s = clock_offset_s(response.getheader("date"))
+        clock_s = clock_offset_s(response.getheader(TIME_HEADER), (asked + _now()) / 2)
     except ssl.SSLCertVerificationError as error:
         return HubState(False, _certificate_sentence(error, address), True)
     except (OSError, http.client.HTTPException):
@@ -100,17 +102,21 @@ def check_hub(address: str, authority: Path, timeout_s: float = 5.0) -> HubState
     return HubState(True, clock_sentence(clock_s), False, clock_s)
 
 
-def clock_offset_s(date: str | None) -> float:
-    """Returns how far this clock is ahead of an HTTP date (which has whole seconds), 0 without one."""
-    if date is None:
+def clock_offset_s(hub_time: str | None, own_time: float | None = None) -> float:
+    """Returns how far this clock is ahead of the hub's, 0 where the hub does not tell.
+
+    Args:
+        hub_time: The hub's header, in seconds since 1970.
+        own_time: This clock at about the same moment; now, by default.
+    """
+    try:
+        return (_now() if own_time is None else own_time) - float(hub_time or "")
+    except ValueError:
         return 0.0
-    then = email.utils.parsedate_to_datetime(date)
-    # The header was cut to its second, so on average it lies half a second back.
-    return (_now() - then).total_seconds() - 0.5
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _now() -> float:
+    return time.time()
 
 
 def clock_sentence(ahead_s: float) -> str:

@@ -5,7 +5,7 @@ connects. A frame is one byte of kind, eight bytes of length and the body. The
 agent reads exactly one frame for each that it sent; a byte more, another kind or a
 length beyond the limit ends the connection. So there is no place in which a runner
 could hand over anything but the bytes of its draft, and it needs no network at all
-(docs/adr/0004 compares this with Flower's runtime API).
+(docs/adr/0003 compares this with Flower's runtime API).
 """
 
 from __future__ import annotations

@@ -31,9 +31,7 @@ from flwr.supercore import telemetry
 from flwr.supercore.inflatable import inflatable_utils
 
 __all__ = [
-    "INSTANCE_HEADER",
     "POLL_S",
-    "REASON_HEADER",
     "FlowerDiffersError",
     "SiteFault",
     "WireError",
@@ -53,12 +51,6 @@ BODY = "body"
 
 POLL_S = 0.05
 """Seconds between two looks for news. Below it nothing is gained (measured), above it each hop of a round waits."""
-
-REASON_HEADER = "x-archipel-reason"
-"""Response header in which the hub tells a refused site why, as one of a few fixed words."""
-
-INSTANCE_HEADER = "x-archipel-instance"
-"""Request header with a digest of the folder and machine that an agent runs in, of which only one can be alive."""
 
 
 class WireError(ValueError):

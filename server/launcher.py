@@ -35,7 +35,7 @@ from flwr.common.constant import Status, SubStatus
 from flwr.common.serde import context_from_proto, fab_to_proto, run_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
-from flwr.supercore.constant import TaskType
+from flwr.supercore.constant import NodeStatus, TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
@@ -131,6 +131,17 @@ def online_sites(home: Path) -> frozenset[str]:
     with _control(home) as client:
         nodes = client.ListNodes(ListNodesRequest()).nodes_info
     return frozenset(str(node.name) for node in nodes if node.status == "online")
+
+
+def online_sites(home: Path) -> frozenset[str]:
+    """Returns the names of the sites that are connected now.
+
+    Raises:
+        HubUnreachableError: The hub is not up.
+    """
+    with _control(home) as client:
+        nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    return frozenset(node.name for node in nodes if node.status == NodeStatus.ONLINE)
 
 
 @contextlib.contextmanager

@@ -76,8 +76,9 @@ from starlette.types import Receive, Scope, Send
 
 from schemas import audited
 from schemas.errors import FaultsError
+from schemas.headers import INSTANCE_HEADER, REASON_HEADER, TIME_HEADER
 from schemas.processes import die_with_parent
-from schemas.wire import INSTANCE_HEADER, POLL_S, REASON_HEADER, FlowerDiffersError, verify_flower
+from schemas.wire import POLL_S, FlowerDiffersError, verify_flower
 from server.enrolled import Registry
 from server.hub_home import HubSettings, load_hub_settings
 from server.listeners import BodyTooLargeError, InternalOnly, disconnected, make_server, read_body
@@ -160,6 +161,7 @@ class FleetListener:
             # Flower's own translation, so that its client understands our refusals as it does Flower's.
             request = Request({**scope, "app": self._flower, "state": {}}, receive)
             response = await http_error_translator(request, lambda r: self._serve(call, r, receive))
+        response.headers[TIME_HEADER] = f"{time.time():.3f}"
         with contextlib.suppress(OSError):
             await response(scope, receive, send)
 

@@ -89,10 +89,9 @@ def shift_clock(ahead_s: float) -> None:
 
     from client import hub_check
 
-    ahead = timedelta(seconds=ahead_s)
-    for module, name in ((hub_check, "_now"), (auth, "now")):
+    for module, name, ahead in ((hub_check, "_now", ahead_s), (auth, "now", timedelta(seconds=ahead_s))):
         true_now = module.__dict__[name]
-        module.__dict__[name] = lambda true_now=true_now: true_now() + ahead
+        module.__dict__[name] = lambda true_now=true_now, ahead=ahead: true_now() + ahead
 
 
 def run_rogue(arguments: list[str]) -> int:

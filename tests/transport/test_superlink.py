@@ -22,9 +22,9 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from schemas.wire import REASON_HEADER
+from schemas.headers import REASON_HEADER
 from server.hub_home import hub_init
-from server.launcher import HubUnreachableError, status, stop
+from server.launcher import HubUnreachableError, online_sites, status, stop
 from tests.doubles.federation import Federation, Party
 
 
@@ -159,11 +159,13 @@ def test_a_site_is_refused_until_enrolled_and_after_revocation(federation: Feder
     brest.await_log("agent", "Send keys/node.pub to the hub's administrator")
     federation.enrol("paris", "lyon", "nantes", "brest")
     assert federation.ask({"brest": b"hello"}, 20) == {"brest": b"echo:hello"}
+    assert {"brest", "paris"} <= online_sites(federation.settings.home)
     before = brest.log("agent").count("Send keys/node.pub")
     federation.enrol("paris", "lyon", "nantes")
     outcome = federation.ask({"brest": b"hello", "paris": b"hello"}, 1.5)
     assert outcome["paris"] == b"echo:hello"
     assert outcome["brest"] == {"site": "brest", "reason": "offline", "code": ""}
+    assert "brest" not in online_sites(federation.settings.home)
     deadline = time.monotonic() + 20
     while brest.log("agent").count("Send keys/node.pub") == before:
         assert time.monotonic() < deadline, brest.log("agent")
