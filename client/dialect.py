@@ -34,7 +34,11 @@ class Dialect(BaseModel):
     decimal: Literal[".", ","] = "."
     encoding: Literal["utf-8", "utf-8-sig", "cp1252"] = "utf-8"
     quote: Literal['"', "'"] = '"'
-    missing: Annotated[tuple[Annotated[str, Field(max_length=20)], ...], Field(max_length=20)] = ("", "NA")
+    # Not strict about the kind of list alone: TOML has no tuples.
+    missing: Annotated[tuple[Annotated[str, Field(max_length=20)], ...], Field(max_length=20, strict=False)] = (
+        "",
+        "NA",
+    )
     _lines: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("missing")

@@ -9,8 +9,6 @@ What a study makes of the tables is in `client.selection`; nothing here decides 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,14 +23,12 @@ from client.parquet_file import read_parquet
 from client.problems import Problem, rows_of
 from client.raw_table import RawTable, Reading
 from schemas.dictionary import CLINICAL, PATIENT_ID, Column, Dictionary
-from schemas.errors import Fault, FaultsError
 
-__all__ = ["Key", "SiteTables", "read_site_tables", "tables_digest"]
+__all__ = ["Key", "SiteTables", "read_site_tables"]
 
 Key = tuple[str, str]
 """Layer and column."""
 
-_TABLE = re.compile(r"^[a-z][a-z0-9_]{0,39}\.(csv|parquet)$")
 _IDENTIFIER = Column(name=PATIENT_ID, type="identifier", required=True)
 
 
@@ -66,24 +62,6 @@ class SiteTables:
     def n_patients(self) -> int:
         """Number of patients who did not opt out."""
         return len(self.patient_ids)
-
-
-def tables_digest(folder: Path) -> str:
-    """Return the SHA-256 over names and bytes of the folder's tables, by which a change during a run is noticed.
-
-    Raises:
-        FaultsError: When a table cannot be read.
-    """
-    whole = hashlib.sha256()
-    try:
-        for path in sorted(path for path in folder.iterdir() if _TABLE.match(path.name)):
-            with path.open("rb") as file:
-                part = hashlib.file_digest(file, "sha256")
-            whole.update(path.name.encode() + b"\0" + part.digest())
-    except OSError as error:
-        fault = Fault(folder.name, f"the tables cannot be read ({error.strerror})", "check folder and permissions")
-        raise FaultsError("the site's tables", [fault]) from None
-    return whole.hexdigest()
 
 
 def read_site_tables(

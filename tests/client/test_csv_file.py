@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from client import csv_file
 from client.csv_file import read_csv
 from client.dialect import Dialect
 from client.raw_table import Reading, spreadsheet_letters
@@ -191,3 +192,22 @@ def test_columns_have_the_letters_of_a_spreadsheet() -> None:
     assert [spreadsheet_letters(index) for index in (0, 25, 26, 51, 52, 701, 702)] == [
         "A", "Z", "AA", "AZ", "BA", "ZZ", "AAA",
     ]  # fmt: skip
+
+
+def test_tables_beyond_the_limits_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_file, "MAX_CELLS", 100)
+    assert only(read(tmp_path, as_csv(clinical(30))))[0] == "too-large"
+    monkeypatch.setattr(csv_file, "MAX_BYTES", 100)
+    assert "Parquet" in only(read(tmp_path, as_csv(clinical(30))))[2]
+
+
+def test_portions_of_rows_make_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_file, "_CELLS_AT_ONCE", 35)
+    table = read(tmp_path, as_csv(clinical(30))).table
+    assert table is not None
+    assert {name: column.to_pylist() for name, column in table.cells.items()} == clinical(30)
+
+
+def test_a_byte_that_cp1252_does_not_know_is_a_problem(tmp_path: Path) -> None:
+    kind, where, _ = only(read(tmp_path, b"patient_id,sex\nP1,\x81\xe9\n", Dialect(encoding="cp1252")))
+    assert (kind, where) == ("encoding", "clinical.csv row 2")

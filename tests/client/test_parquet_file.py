@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client import parquet_file
 from client.dialect import Dialect
 from client.parquet_file import read_parquet
 from client.raw_table import Reading
+from client.tables import read_site_tables
 from tests.client.tables_kit import as_csv, check, clinical, dictionary, write
 
 KNOWN = frozenset(clinical())
@@ -97,3 +99,39 @@ def test_empty_columns_and_no_rows_are_read(tmp_path: Path) -> None:
     frame.iloc[:0].to_parquet(tmp_path / "clinical.parquet", index=False)
     report = check(tmp_path, dictionary=dictionary(), dialect=Dialect())
     assert "no-rows" in {problem.kind for problem in report.problems}
+
+
+def test_a_table_without_row_groups_has_no_rows(tmp_path: Path) -> None:
+    schema = pa.schema([("patient_id", pa.string()), ("sex", pa.string())])
+    pq.ParquetWriter(tmp_path / "clinical.parquet", schema).close()
+    reading = read(tmp_path / "clinical.parquet")
+    assert reading.problems == ()
+    assert reading.table is not None
+    assert reading.table.n_rows == 0
+
+
+@pytest.mark.parametrize(("columns", "kind"), [(["0", "1"], "no-header"), (["id", "sex"], "no-identifier")])
+def test_a_table_without_its_names_is_a_problem(tmp_path: Path, columns: list[str], kind: str) -> None:
+    pd.DataFrame([["P1", "male"]], columns=columns).to_parquet(tmp_path / "clinical.parquet")
+    reading = read(tmp_path / "clinical.parquet")
+    assert reading.table is None
+    assert reading.problems[0].kind == kind
+
+
+def test_tables_beyond_the_limits_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed().to_parquet(tmp_path / "clinical.parquet", index=False)
+    monkeypatch.setattr(parquet_file, "MAX_CELLS", 200)
+    assert [problem.kind for problem in read(tmp_path / "clinical.parquet").problems] == ["too-large"]
+    monkeypatch.setattr(parquet_file, "MAX_COLUMNS", 5)
+    assert "columns" in read(tmp_path / "clinical.parquet").problems[0].what
+
+
+def test_several_row_groups_and_exact_decimals_are_one_column(tmp_path: Path) -> None:
+    frame = typed()
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    index = table.column_names.index("age_years")
+    table = table.set_column(index, "age_years", table.column("age_years").cast(pa.decimal128(6, 2)))
+    pq.write_table(table, tmp_path / "clinical.parquet", row_group_size=7)
+    tables = read_site_tables(tmp_path, dictionary(), Dialect())
+    assert tables.problems == ()
+    assert tables.columns["clinical", "age_years"].values.tolist() == frame["age_years"].tolist()

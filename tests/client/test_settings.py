@@ -117,3 +117,21 @@ def test_nothing_is_taken_for_another_type(tmp_path: Path, line: str) -> None:
 def test_a_real_site_does_not_accept_a_time_of_zero(tmp_path: Path) -> None:
     with pytest.raises(FaultsError, match="simulate"):
         load_settings(write(tmp_path, GOOD + "[floors]\naccept_time_zero = true\n"))
+
+
+def test_words_for_missing_are_a_list_without_spaces_around(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, GOOD + '[csv]\nmissing = ["", "ND", "-9"]\n'))
+    assert settings.dialect.missing == ("", "ND", "-9")
+    assert Dialect.model_validate({"missing": ["ND"]}).missing == ("ND",)
+    with pytest.raises(FaultsError, match=r"site\.toml line 9: `csv\.missing`: .*spaces"):
+        load_settings(write(tmp_path, GOOD + '[csv]\nmissing = ["ND "]\n'))
+
+
+def test_a_title_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FaultsError, match="one line"):
+        load_settings(write(tmp_path, GOOD.replace("CHU Nord,", "CHU Nord\\n")))
+
+
+def test_floors_of_a_site_include_an_event(tmp_path: Path) -> None:
+    with pytest.raises(FaultsError, match="floor of 1 event"):
+        load_settings(write(tmp_path, GOOD + "[floors]\nmin_events = 0\n"))

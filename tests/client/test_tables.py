@@ -1,11 +1,9 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from client.dialect import Dialect
-from client.tables import SiteTables, read_site_tables, tables_digest
-from schemas.errors import FaultsError
+from client.tables import SiteTables, read_site_tables
 from tests.client.tables_kit import clinical, dictionary, rna, write
 
 
@@ -117,17 +115,3 @@ def test_wanted_columns_alone_are_read(tmp_path: Path) -> None:
     tables = read_site_tables(tmp_path, dictionary(), Dialect(), frozenset(), {("clinical", "sex")})
     assert set(tables.columns) == {("clinical", "sex")}
     assert tables.problems == ()
-
-
-def test_digest_changes_with_names_and_bytes_of_tables_alone(tmp_path: Path) -> None:
-    write(tmp_path, clinical())
-    first = tables_digest(tmp_path)
-    (tmp_path / "notes.txt").write_text("x")
-    assert tables_digest(tmp_path) == first
-    write(tmp_path, rna(["P001"]), "rna.csv")
-    second = tables_digest(tmp_path)
-    assert second != first
-    (tmp_path / "rna.csv").rename(tmp_path / "cnv.csv")
-    assert tables_digest(tmp_path) not in (first, second)
-    with pytest.raises(FaultsError, match="cannot be read"):
-        tables_digest(tmp_path / "nowhere")
