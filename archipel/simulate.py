@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from archipel.cross_validation import CrossValidation, Judged, cross_validate, event_times
 from archipel.curves import held_out_figures
 from archipel.local_run import LocalRun, run_plan
 from archipel.report import write_report
 from archipel.result import RunFacts, make_result
-from archipel.site_folders import read_sites
+from archipel.site_folders import Sites, read_sites
 from models.compile import compile_plan
 from models.progress import Progress
 from schemas.cohort import Cohort
@@ -56,6 +57,12 @@ def simulate(study_path: Path, sites_dir: Path, out: Path, *, on_stage: OnStage 
     """
     study, dictionary = load_study(study_path)
     sites = read_sites(sites_dir, study, dictionary)
+    # Matrices here are small: a second thread of the linear algebra costs more in waiting than it computes.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _simulate(study, dictionary, sites, out, on_stage)
+
+
+def _simulate(study: Study, dictionary: Dictionary, sites: Sites, out: Path, on_stage: OnStage | None) -> Result:
     started = time.perf_counter()
     plan = _plan(study, dictionary, sites.cohorts)
     run = run_plan(plan, sites.cohorts, on_round=_rounds_to(on_stage))

@@ -166,7 +166,8 @@ class _Compiler:
             ),
             self._step(
                 "held_out_site_only", "site_only", "split",
-                "The same pairs, ordered by a model that the site trains on its own patients alone.",
+                "The same pairs, ordered by a Cox model that the site trains on its own patients alone, at its own event "
+                "times.",
                 local, optional=True,
             ),
             self._step(

@@ -133,8 +133,11 @@ def standardised(cohort: Cohort, design: Sequence[DesignColumn], mean: Floats, s
 
 
 def log_hazard(cohort: Cohort, design: Sequence[DesignColumn], mean: Floats, scale: Floats, beta: Floats) -> Floats:
-    """Return the (n,) log hazards, relative to a patient at the means; `beta` is on the model's scale."""
-    return standardised(cohort, design, mean, scale) @ beta
+    """Return the (n,) log hazards, relative to a patient at the means; `beta` is on the model's scale.
+
+    Row sums and not a matrix product: its order of adding depends on the row, and equal patients must stay tied.
+    """
+    return np.asarray((standardised(cohort, design, mean, scale) * beta).sum(axis=1), dtype=np.float64)
 
 
 def original_scale(beta: Floats, covariance: Floats, scale: Floats) -> tuple[Floats, Floats]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.moments import covariate_specs, standardised
+from models.moments import covariate_specs, log_hazard
 from models.step import Arrays, Context, Floats
 from models.time_grid import Spells, grid_specs, interval_of
 from schemas.cohort import Cohort
@@ -31,14 +31,8 @@ def prediction_specs(context: Context) -> tuple[ArraySpec, ...]:
 
 
 def log_hazards(context: Context, sent: Arrays, cohort: Cohort) -> Floats:
-    """Return the (n,) log hazards of the model that was sent, relative to a patient at the means.
-
-    Summed row by row: a matrix product may round equal rows differently, which would break ties between patients
-    with the same covariates, or depend on the order of patients.
-    """
-    z = standardised(cohort, context.design, sent["mean"], sent["scale"])
-    scores: Floats = (z * sent["beta"]).sum(axis=1)
-    return scores
+    """Return the (n,) log hazards of the model that was sent, relative to a patient at the means."""
+    return log_hazard(cohort, context.design, sent["mean"], sent["scale"], sent["beta"])
 
 
 def spells_of(context: Context, sent: Arrays, cohort: Cohort) -> Spells:

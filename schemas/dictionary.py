@@ -6,6 +6,7 @@ before it takes part in a study, and the plan binds it by its content.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -99,10 +100,17 @@ class Dictionary(BaseModel):
         """SHA-256 of the dictionary's canonical content."""
         return sha256_hex(canonical_json(self.model_dump(mode="json")))
 
+    @cached_property
+    def _by_name(self) -> Mapping[str, Column]:
+        found: dict[str, Column] = {}
+        for column in self.columns:
+            if column.name not in found or column.layer == CLINICAL:
+                found[column.name] = column
+        return found
+
     def column(self, name: str) -> Column | None:
         """Return the column called `name`; one of the clinical layer goes before others."""
-        found = [column for column in self.columns if column.name == name]
-        return min(found, key=lambda column: column.layer != CLINICAL, default=None)
+        return self._by_name.get(name)
 
     def layer_columns(self, layer: str) -> tuple[Column, ...]:
         """Return the columns of one layer, in the dictionary's order."""
