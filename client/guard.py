@@ -180,13 +180,14 @@ class SiteGuard:
         """
         request = asked.request
         plan = self._approved_plan(request)
+        if isinstance(request, RoundRequest):
+            _refuse_if(gate.admit(request, plan))
         run = self._answers.run(request.run_id)
         if run is not None and not self._fits(run, request):
             raise _RefusedError(Code.RUN_CHANGED)
-        if isinstance(request, RoundRequest):
-            if run is None or self._answers.find(request.run_id, SETUP, 0, request.phase) is None:
-                raise _RefusedError(Code.RUN_UNKNOWN)
-            _refuse_if(gate.admit(request, plan))
+        is_set_up = run is not None and self._answers.find(request.run_id, SETUP, 0, request.phase) is not None
+        if isinstance(request, RoundRequest) and not is_set_up:
+            raise _RefusedError(Code.RUN_UNKNOWN)
         kept = self._answered_before(asked, plan)
         if kept is None and isinstance(request, RoundRequest):
             answered = self._answers.answered(request.run_id)
