@@ -123,17 +123,6 @@ def status(home: Path, flower_run_id: int) -> RunState:
 
 
 def online_sites(home: Path) -> frozenset[str]:
-    """Returns the names of the enrolled sites that are connected now.
-
-    Raises:
-        HubUnreachableError: The hub is not up.
-    """
-    with _control(home) as client:
-        nodes = client.ListNodes(ListNodesRequest()).nodes_info
-    return frozenset(str(node.name) for node in nodes if node.status == "online")
-
-
-def online_sites(home: Path) -> frozenset[str]:
     """Returns the names of the sites that are connected now.
 
     Raises:
