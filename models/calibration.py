@@ -51,7 +51,7 @@ class CalibrationSlope:
         self._hazard = Hazard(Context((_COLUMN,), context.n_bins, (), {"penalties": [0.0], "exact": exact}))
 
     def parts(self) -> tuple[PartSpec, ...]:
-        """Return both questions; the first can be asked again when a site has left."""
+        """Return the questions; the first can be asked again when a site has left."""
         h, k = len(self._context.horizons), self._context.n_bins
         level = (
             n_patients_spec(),
@@ -66,11 +66,11 @@ class CalibrationSlope:
             ArraySpec(name="fit_alpha", shape=(k,), meaning="log baseline hazards of the calibration fit"),
             ArraySpec(name="fit_beta", shape=(1,), meaning="calibration slope"),
         )
-        inner = self._hazard.parts()[0]
-        return (
-            PartSpec(name="level", sends=prediction_specs(self._context), releases=level, times=2),
-            PartSpec(name=inner.name, sends=sends, releases=inner.releases, times=inner.times),
-        )
+        fit = [
+            PartSpec(name=inner.name, sends=sends, releases=inner.releases, times=inner.times)
+            for inner in self._hazard.parts()
+        ]
+        return (PartSpec(name="level", sends=prediction_specs(self._context), releases=level, times=2), *fit)
 
     def begin(self, inputs: Arrays) -> Turn:
         """Ask for the level."""

@@ -132,8 +132,8 @@ class Cox:
         gradient = state["covariates_of_events"] - rows.count @ xbar - self._penalties * beta
         weighted = unpacked(total["hessian_weighted"], self._p)
         information = weighted - weighted_products(xbar, rows.count) + np.diag(self._penalties)
-        solved = inverse(information, np.diag(weighted))
-        direction = solved.matrix @ gradient
+        covariance = inverse(information, np.diag(weighted))
+        direction = covariance @ gradient
         step = NewtonStep(direction, float(gradient @ direction), np.diag(information))
         following = search.stepped(objective, step, self._names)
         if following is not None:
@@ -141,7 +141,7 @@ class Cox:
         return Turn(
             estimates(
                 beta + direction,
-                solved.covariance,
+                covariance,
                 objective + step.decrement / 2,
                 self._penalties,
                 n_patients=float(state["n_patients"]),

@@ -117,8 +117,8 @@ class CoxStratified:
             raise no_events()
         gradient = total["gradient"] - self._penalties * beta
         information = unpacked(total["hessian"], self._p) + np.diag(self._penalties)
-        solved = inverse(information, total["hessian_terms"])
-        direction = solved.matrix @ gradient
+        covariance = inverse(information, total["hessian_terms"])
+        direction = covariance @ gradient
         step = NewtonStep(direction, float(gradient @ direction), np.diag(information))
         following = search.stepped(objective, step, self._names)
         if following is not None:
@@ -126,7 +126,7 @@ class CoxStratified:
         return Turn(
             estimates(
                 beta + direction,
-                solved.covariance,
+                covariance,
                 objective + step.decrement / 2,
                 self._penalties,
                 n_patients=float(total["n_patients"]),

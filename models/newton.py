@@ -32,9 +32,9 @@ DERIVATIVE_BOUND = 1e30
 _MAX_HALVINGS = 30
 # Share of the log-likelihood by which summing in another order may change it.
 _ROUNDING = 1e-10
-# The search ends when the Newton decrement, twice what is left to gain, is below this share of the objective:
-# standard errors, evaluated one step before the coefficients, are then good to about 1e-7 of that step.
-_TOLERANCE = 1e-16
+# Of a search whose standard errors are those of its last question, one step before the coefficients: they are then
+# good to about 1e-7 of themselves, and the coefficients to rounding.
+TOLERANCE = 1e-16
 # Infinite coefficients: nothing is left to gain, and yet the step is long in units of the first standard errors.
 _NOTHING_TO_GAIN = 1e-8
 _LONG_STEP = 0.5
@@ -112,20 +112,23 @@ class Search:
             )
         return self._counted(replace(self, length=self.length / 2))
 
-    def stepped(self, objective: float, step: NewtonStep, names: Sequence[str]) -> Search | None:
+    def stepped(
+        self, objective: float, step: NewtonStep, names: Sequence[str], tolerance: float = TOLERANCE
+    ) -> Search | None:
         """Return the search after the candidate has been accepted, or None when one last step ends it.
 
         Args:
             objective: Penalised log-likelihood at the candidate.
             step: The Newton step from the candidate.
             names: (q,) names of the parameters for error messages; empty for those no person knows.
+            tolerance: Share of the objective below which the Newton decrement, twice what is left to gain, ends it.
 
         Raises:
             DivergedError: When coefficients run to infinity, or the rounds are used up.
         """
         first = step.information if self.first_information is None else self.first_information
         _refuse_infinite(step, first, names)
-        if step.decrement <= _TOLERANCE * (1 + abs(objective)):
+        if step.decrement <= tolerance * (1 + abs(objective)):
             return None
         return self._counted(
             Search(self.candidate, step.direction, 1.0, objective, self.rounds, first_information=first)
@@ -174,62 +177,58 @@ def _refuse_infinite(step: NewtonStep, first: Floats, names: Sequence[str]) -> N
     )
 
 
-@dataclass(frozen=True)
-class Inverse:
-    """The inverse of an information matrix on the part of the parameters that the data determine.
+def inverse(information: Floats, scale: Floats) -> Floats:
+    """Invert an information matrix on the coefficients that the data determine.
 
-    Attributes:
-        matrix: (p, p) pseudo-inverse: the solution of least norm (in units of the standard errors) where columns
-            repeat each other.
-        determined: (p,) bool, False where the data do not determine the coefficient: a constant column, or one
-            that is a linear combination of others, without a penalty.
-    """
-
-    matrix: Floats
-    determined: NDArray[np.bool_]
-
-    @property
-    def covariance(self) -> Floats:
-        """(p, p), zero for coefficients that are not determined: they have no standard error."""
-        return self.matrix * np.outer(self.determined, self.determined)
-
-
-def inverse(information: Floats, scale: Floats) -> Inverse:
-    """Invert an information matrix, with Cholesky where it is sound and eigenvectors where it is not.
+    As in R, a column that is constant, or a linear combination of columns before it, gets no coefficient: its rows
+    and columns of the inverse are 0, so are its Newton steps, and a variance of 0 says that there is none. With a
+    penalty only columns without any information are left out.
 
     Args:
         information: (p, p), penalty included.
         scale: (p,) size of the terms of which each diagonal element is the sum or difference; 0 for a column that
-            carries none, which is left out, penalised or not.
+            carries none.
+
+    Returns:
+        (p, p), the covariance of the coefficients.
     """
     p = scale.size
-    matrix, determined = np.zeros((p, p)), np.zeros(p, dtype=np.bool_)
     diagonal = np.diag(information)
     kept = np.flatnonzero((scale > 0) & (diagonal > _INFORMATIVE * scale))
-    if not kept.size:
-        return Inverse(matrix, determined)
     # Equal diagonals first: the units of the columns must not decide what counts as singular.
     unit = 1 / np.sqrt(diagonal[kept])
-    inner, sound = _inverse_of_correlation(information[np.ix_(kept, kept)] * np.outer(unit, unit))
-    matrix[np.ix_(kept, kept)] = inner * np.outer(unit, unit)
-    determined[kept] = sound
-    return Inverse(matrix, determined)
+    correlation = information[np.ix_(kept, kept)] * np.outer(unit, unit)
+    factor = _cholesky(correlation)
+    if factor is None:
+        independent = _independent(correlation)
+        kept, unit = kept[independent], unit[independent]
+        factor = linalg.cholesky(correlation[np.ix_(independent, independent)], lower=True)
+    covariance = np.zeros((p, p))
+    inner = linalg.cho_solve((factor, True), np.eye(kept.size)) if kept.size else np.zeros((0, 0))
+    covariance[np.ix_(kept, kept)] = inner * np.outer(unit, unit)
+    return covariance
 
 
-def _inverse_of_correlation(matrix: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _cholesky(matrix: Floats) -> Floats | None:
+    """Return the lower factor of a matrix with unit diagonal, or None where a pivot is lost in rounding."""
     try:
-        factor = linalg.cholesky(matrix, lower=True)
+        factor: Floats = linalg.cholesky(matrix, lower=True)
     except linalg.LinAlgError:
-        factor = None
-    if factor is not None and np.min(np.diag(factor)) ** 2 > _INFORMATIVE:
-        identity = np.eye(matrix.shape[0])
-        return linalg.cho_solve((factor, True), identity), np.ones(matrix.shape[0], dtype=np.bool_)
-    values, vectors = linalg.eigh(matrix)
-    good = values > _INFORMATIVE * values[-1]
-    kept = vectors[:, good]
-    # A coefficient is determined if its unit vector lies in the space that the data inform about.
-    determined = np.abs((kept**2).sum(axis=1) - 1) < np.sqrt(_INFORMATIVE)
-    return (kept / values[good]) @ kept.T, determined
+        return None
+    return factor if np.all(np.diag(factor) ** 2 > _INFORMATIVE) else None
+
+
+def _independent(matrix: Floats) -> NDArray[np.intp]:
+    """Return the columns, from the first on, that are no linear combination of those taken before."""
+    taken: list[int] = []
+    rows = np.zeros((0, matrix.shape[0]))  # of the upper Cholesky factor
+    for j in range(matrix.shape[0]):
+        pivot = matrix[j, j] - float(rows[:, j] @ rows[:, j])
+        if pivot > _INFORMATIVE:
+            row = (matrix[j] - rows[:, j] @ rows) / np.sqrt(pivot)
+            rows = np.vstack((rows, row))
+            taken.append(j)
+    return np.asarray(taken, dtype=np.intp)
 
 
 def packed(matrix: Floats) -> Floats:

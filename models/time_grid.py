@@ -57,8 +57,8 @@ class Spells:
         Returns:
             (K,) or (K, q).
         """
-        if self._is_delayed:
-            return self._at_risk.T @ values
+        if self._is_delayed:  # dense: differences of running sums would cancel where few are at risk
+            return self.at_risk.T @ values
         # Without delayed entry who is at risk in an interval was so in all before it: one running sum, from the
         # last to leave to the first, holds all risk sets, and adds numbers of one sign only.
         running = np.cumsum(values[self._last_first], axis=0)
@@ -74,8 +74,15 @@ class Spells:
     def over_intervals(self, values: Floats) -> Floats:
         """Return the (n,) sums of the (K,) `values` over the intervals in which each patient is at risk."""
         if self._is_delayed:
-            return self._at_risk @ values
+            return self.at_risk @ values
         return np.concatenate(([0.0], np.cumsum(values)))[self.stop]
+
+    @cached_property
+    def at_risk(self) -> Floats:
+        """(n, K), 1 where the patient is at risk in the interval, else 0."""
+        interval = np.arange(self.n_bins)
+        inside = (interval >= self.first[:, None]) & (interval < self.stop[:, None])
+        return inside.astype(np.float64)
 
     @property
     def event_interval(self) -> NDArray[np.intp]:
@@ -85,13 +92,6 @@ class Spells:
     @cached_property
     def _is_delayed(self) -> bool:
         return bool(self.first.any())
-
-    @cached_property
-    def _at_risk(self) -> Floats:
-        # With delayed entry, dense: differences of running sums would cancel where few are at risk.
-        interval = np.arange(self.n_bins)
-        inside = (interval >= self.first[:, None]) & (interval < self.stop[:, None])
-        return inside.astype(np.float64)
 
     @cached_property
     def _last_first(self) -> NDArray[np.intp]:
