@@ -36,7 +36,8 @@ class CheckReport:
         dictionary: Name of the dictionary.
         study: Name of the study, or None where the tables were held against the dictionary alone.
         problems: Errors first, then warnings, each in the order of the files.
-        n_patients: Patients of the cohort (without a study: who did not opt out); exact, for this site alone.
+        n_patients: Patients of the cohort (without a study: who did not opt out); exact, for this site alone. None
+            where the clinical table could not be read.
         n_events: Observed events among them; None without a study.
         n_opted_out: Patients left out because they opted out.
         n_ineligible: Patients who do not meet the study's criteria.
@@ -47,7 +48,7 @@ class CheckReport:
     dictionary: str
     study: str | None
     problems: tuple[Problem, ...]
-    n_patients: int
+    n_patients: int | None
     n_events: int | None
     n_opted_out: int
     n_ineligible: int
@@ -84,6 +85,8 @@ class CheckReport:
 
     def _counts(self) -> list[str]:
         # No total is shown beside the counts below it: from both, a hidden one could be solved.
+        if self.n_patients is None:
+            return ["Patients: the clinical table could not be read"]
         events = "" if self.n_events is None else f", {_shown(self.n_events)} with an observed event"
         lines = [f"Patients {'in the study' if self.study else 'read'}: {_shown(self.n_patients)}{events}"]
         for what, count in (
@@ -133,7 +136,8 @@ def check_tables(
     opted_out = frozenset(opted_out)
     wanted = None if study is None else needed_keys(study, dictionary)
     tables = read_site_tables(folder, dictionary, dialect, opted_out)
-    selection = None if study is None else select_patients(tables, study, dictionary, floors)
+    is_read = CLINICAL in tables.files
+    selection = select_patients(tables, study, dictionary, floors) if study is not None and is_read else None
     problems = [_weighed(problem, tables, dictionary, wanted) for problem in tables.problems]
     problems += _content_warnings(tables, dictionary, selection, wanted)
     if tables.n_optout_unknown:
@@ -147,8 +151,8 @@ def check_tables(
         dictionary=dictionary.name,
         study=None if study is None else study.name,
         problems=cap_columns(problems),
-        n_patients=tables.n_patients if selection is None else selection.n_patients,
-        n_events=None if selection is None else selection.n_events,
+        n_patients=selection.n_patients if selection else tables.n_patients if is_read else None,
+        n_events=selection.n_events if selection else None,
         n_opted_out=tables.n_opted_out,
         n_ineligible=0 if selection is None else selection.n_ineligible,
         n_incomplete=0 if selection is None else selection.n_incomplete,
@@ -195,7 +199,7 @@ def _content_warnings(
     rows = np.ones(tables.n_patients, dtype=np.bool_) if selection is None else selection.chosen
     problems = []
     for (layer, name), cells in tables.columns.items():
-        if (wanted is None or (layer, name) in wanted) and cells.labels is None and rows.any():
+        if (wanted is None or (layer, name) in wanted) and cells.labels is None and not cells.findings and rows.any():
             what = _says_nothing(cells.values[rows & tables.known[layer]])
             if what:
                 problems.append(Problem(tables.files[layer], "constant", what, "", name, severity="warning"))

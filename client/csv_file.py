@@ -1,6 +1,7 @@
 """Reads a CSV file as text, in the dialect that site.toml declares, and says where the file contradicts it.
 
-Nothing is guessed: a wrong delimiter, quote or encoding is recognised only to name the line of site.toml to change.
+Nothing is guessed: a wrong delimiter, quote or encoding is an error that names the line of site.toml to change. The
+file is read on as it seems to be written, but only so that everything else that is wrong is named at the same time.
 The cells become Arrow text columns in portions of rows, so that a wide file does not fill the memory with Python
 strings. Cells are read without the spaces around them.
 """
@@ -53,48 +54,56 @@ def read_csv(path: Path, dialect: Dialect, wanted: Collection[str], known: Colle
         data = path.read_bytes()
     except OSError as error:
         return refused(file, "unreadable", f"cannot be read ({error.strerror})", "check the file's permissions")
-    text = _decode(file, data, dialect)
-    if isinstance(text, Problem):
-        return Reading(None, (text,))
+    text, problems = _decode(file, data, dialect)
+    if text is None:
+        return Reading(None, tuple(problems))
     del data
-    return _parse(file, text, dialect, wanted, known)
+    reading = _parse(file, text, dialect, wanted, known)
+    return Reading(reading.table, (*problems, *reading.problems))
 
 
 # ---------------------------------------------------------------- bytes to text
-def _decode(file: str, data: bytes, dialect: Dialect) -> str | Problem:
-    """Return the text, or the problem by which these bytes are not text in the declared encoding."""
+def _decode(file: str, data: bytes, dialect: Dialect) -> tuple[str | None, list[Problem]]:
+    """Return the text, and the problem by which these bytes are not text in the declared encoding.
+
+    With a problem there is still text where another of the encodings fits.
+    """
     if not data.strip():
-        return Problem(file, "empty", "is empty", "export the table again")
+        return None, [Problem(file, "empty", "is empty", "export the table again")]
     for magic, what in _OTHER_FORMATS:
         if data.startswith(magic):
-            return Problem(file, "not-csv", what, _SAVE_AS)
+            return None, [Problem(file, "not-csv", what, _SAVE_AS)]
     if data.startswith(_UTF16):
-        return Problem(file, "encoding", 'is UTF-16 text (Excel\'s "Unicode text")', _SAVE_AS)
+        return None, [Problem(file, "encoding", 'is UTF-16 text (Excel\'s "Unicode text")', _SAVE_AS)]
     if (nul := data.find(b"\0")) >= 0:
         what = "holds a NUL byte: the file is damaged, or UTF-16 text"
-        return Problem(
-            file, "nul-byte", what, f"export the table again, or {_SAVE_AS}", rows=_row(data, nul), n_rows=1
-        )
-    return _decode_as(file, data, dialect)
+        remedy = f"export the table again, or {_SAVE_AS}"
+        return None, [Problem(file, "nul-byte", what, remedy, rows=_row(data, nul), n_rows=1)]
+    return _decode_cp1252(file, data, dialect) if dialect.encoding == "cp1252" else _decode_utf8(file, data, dialect)
 
 
-def _decode_as(file: str, data: bytes, dialect: Dialect) -> str | Problem:
-    place = dialect.where("encoding")
-    if dialect.encoding == "cp1252":
-        if data.startswith(_BOM) or (not data.isascii() and _is_utf8(data)):
-            what = f"is UTF-8 text, but {place} says cp1252"
-            return Problem(file, "encoding", what, f'set encoding = "utf-8" at {place}')
-        try:
-            return data.decode("cp1252")
-        except UnicodeDecodeError as error:
-            what = "holds a byte that cp1252 does not know"
-            return Problem(file, "encoding", what, _SAVE_AS, rows=_row(data, error.start), n_rows=1)
+def _decode_cp1252(file: str, data: bytes, dialect: Dialect) -> tuple[str | None, list[Problem]]:
+    if data.startswith(_BOM) or (not data.isascii() and _is_utf8(data)):
+        place = dialect.where("encoding")
+        what = f"is UTF-8 text, but {place} says cp1252"
+        text = data.decode("utf-8-sig", errors="replace")
+        return text, [Problem(file, "encoding", what, f'set encoding = "utf-8" at {place}')]
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("cp1252"), []
     except UnicodeDecodeError as error:
+        what = "holds a byte that cp1252 does not know"
+        return None, [Problem(file, "encoding", what, _SAVE_AS, rows=_row(data, error.start), n_rows=1)]
+
+
+def _decode_utf8(file: str, data: bytes, dialect: Dialect) -> tuple[str, list[Problem]]:
+    try:
+        return data.decode("utf-8-sig"), []
+    except UnicodeDecodeError as error:
+        place = dialect.where("encoding")
         what = f"holds bytes that are not UTF-8, which {place} declares; this looks like cp1252"
         remedy = f'set encoding = "cp1252" at {place}, or {_SAVE_AS}'
-        return Problem(file, "encoding", what, remedy, rows=_row(data, error.start), n_rows=1)
+        problem = Problem(file, "encoding", what, remedy, rows=_row(data, error.start), n_rows=1)
+        return data.removeprefix(_BOM).decode("cp1252", errors="replace"), [problem]
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -110,36 +119,41 @@ def _row(data: bytes, position: int) -> tuple[int]:
 
 
 # ---------------------------------------------------------------- text to cells
-def _reader(text: str, delimiter: str, quote: str) -> Iterator[list[str]]:
+def _reader(text: str, dialect: Dialect) -> Iterator[list[str]]:
     lines = (line.group() for line in _LINE.finditer(text))
-    return csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
+    return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
 
 
-def _first_row(text: str, delimiter: str, quote: str) -> tuple[str, ...]:
+def _first_row(text: str, dialect: Dialect) -> tuple[str, ...]:
     try:
-        return tuple(name.strip() for name in next(_reader(text, delimiter, quote), []))
+        return tuple(name.strip() for name in next(_reader(text, dialect), []))
     except csv.Error:
         return ()
 
 
-def _contradiction(file: str, text: str, header: Sequence[str], dialect: Dialect) -> Problem | None:
-    """Return the problem when another delimiter or quote finds the identifiers, and the declared ones do not."""
-    if PATIENT_ID in header:
-        return None
+def _as_written(file: str, text: str, dialect: Dialect) -> tuple[Dialect, list[Problem]]:
+    """Return the dialect by which the header holds the identifiers, and where it is not the declared one."""
     names = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
-    for quote in (dialect.quote, *({'"', "'"} - {dialect.quote})):
-        for delimiter in (dialect.delimiter, *(other for other in names if other != dialect.delimiter)):
-            if PATIENT_ID not in _first_row(text, delimiter, quote):
-                continue
-            if delimiter != dialect.delimiter:
-                place = dialect.where("delimiter")
-                what = f"its cells are divided by {names[delimiter]}, but {place} says {names[dialect.delimiter]}"
-                shown = "\\t" if delimiter == "\t" else delimiter
-                return Problem(file, "delimiter", what, f'set delimiter = "{shown}" at {place}', rows=(1,), n_rows=1)
-            place = dialect.where("quote")
-            what = f"its cells are quoted otherwise than {place} says"
-            return Problem(file, "quote", what, f"change quote at {place}", rows=(1,), n_rows=1)
-    return None
+    quotes = (dialect.quote, "'" if dialect.quote == '"' else '"')
+    candidates = [
+        dialect.model_copy(update={"delimiter": delimiter, "quote": quote})
+        for quote in quotes
+        for delimiter in (dialect.delimiter, *(other for other in names if other != dialect.delimiter))
+    ]
+    found = next((one for one in candidates if PATIENT_ID in _first_row(text, one)), dialect)
+    problems = []
+    if found.delimiter != dialect.delimiter:
+        place = dialect.where("delimiter")
+        what = f"its cells are divided by {names[found.delimiter]}, but {place} says {names[dialect.delimiter]}"
+        shown = "\\t" if found.delimiter == "\t" else found.delimiter
+        problems.append(
+            Problem(file, "delimiter", what, f'set delimiter = "{shown}" at {place}', rows=(1,), n_rows=1)
+        )
+    if found.quote != dialect.quote:
+        place = dialect.where("quote")
+        what = f"its cells are quoted otherwise than {place} says"
+        problems.append(Problem(file, "quote", what, f"change quote at {place}", rows=(1,), n_rows=1))
+    return found, problems
 
 
 @dataclass
@@ -184,13 +198,12 @@ class _Body:
 
 
 def _parse(file: str, text: str, dialect: Dialect, wanted: Collection[str], known: Collection[str]) -> Reading:
-    header = _first_row(text, dialect.delimiter, dialect.quote)
-    if (problem := _contradiction(file, text, header, dialect)) is not None:
-        return Reading(None, (problem,))
+    dialect, problems = _as_written(file, text, dialect)
+    header = _first_row(text, dialect)
     if len(header) > MAX_COLUMNS:
         what = f"has more than {MAX_COLUMNS:,} columns"
         return refused(file, "too-large", what, "one row is one patient: turn the table, or keep fewer columns")
-    problems = header_problems(file, header, known)
+    problems += header_problems(file, header, known)
     if any(problem.kind in ("no-header", "no-identifier") for problem in problems):
         return Reading(None, tuple(problems))
     positions = read_once(header, wanted)
@@ -204,7 +217,7 @@ def _parse(file: str, text: str, dialect: Dialect, wanted: Collection[str], know
 
 
 def _read_body(file: str, text: str, dialect: Dialect, body: _Body) -> list[Problem]:
-    records = _reader(text, dialect.delimiter, dialect.quote)
+    records = _reader(text, dialect)
     row = 0
     try:
         for row, record in enumerate(records, start=1):

@@ -103,6 +103,32 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     assert severities == sorted(severities)
 
 
+def test_a_wrong_dialect_does_not_hide_what_else_is_wrong_and_is_refused(tmp_path: Path) -> None:
+    table = clinical()
+    table["family"][1] = "Forêt"
+    table["age_years"] = [cell.replace(".", ",") for cell in table["age_years"]]
+    table["sex"][4] = "x"
+    write(tmp_path, as_csv(table, Dialect(delimiter=";", encoding="cp1252", quote="'"), quote_all=True))
+    report = check(tmp_path, study())
+    assert [problem.kind for problem in report.problems] == [
+        "encoding",
+        "delimiter",
+        "quote",
+        "decimal",
+        "unknown-code",
+    ]
+    assert all(problem.blocks for problem in report.problems)
+    with pytest.raises(FaultsError, match=r"set delimiter = \";\""):
+        cohort_from_tables(tmp_path, dictionary(), study(), Dialect(), SiteFloors())
+
+
+def test_a_table_that_cannot_be_read_is_not_called_small(tmp_path: Path) -> None:
+    report = check(write(tmp_path, "patient_id,sex".encode("utf-16")), study())
+    assert report.n_patients is None
+    assert report.reasons == ("1 problem has to be corrected in clinical.csv",)
+    assert "could not be read" in report.text()
+
+
 def test_many_rows_are_capped_with_a_count(tmp_path: Path) -> None:
     table = clinical(150)
     table["time_days"] = ["100"] * 150
