@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +157,10 @@ def test_sites_json_is_what_the_hub_reads(hub, site):
     (entry,) = json.loads((hub / "sites.json").read_text())
     assert {"name", "node_public_key"} <= set(entry)
     assert utc_now().tzinfo is not None
+
+
+def test_example_settings_of_a_hub_load(tmp_path):
+    example = Path(__file__).parents[2] / "configs" / "hub.example.toml"
+    (tmp_path / "hub.toml").write_text(example.read_text())
+    settings = load_hub_settings(tmp_path)
+    assert (settings.host, settings.public_port, settings.internal_port) == ("hub.example.org", 8443, 8000)

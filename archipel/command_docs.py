@@ -1,0 +1,72 @@
+"""Writes docs/commands.md from the commands' own help, so that the page cannot lag behind the program.
+
+`python -m archipel.command_docs > docs/commands.md`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from archipel.cli import build
+
+_HEAD = """# Commands
+
+This page is written from the commands' own help (`python -m archipel.command_docs > docs/commands.md`).
+
+- Exit codes: 0 done; 1 failed, also where what was checked has faults; 2 wrong use of the command itself.
+- An error is one sentence that says what to do, or the list of all faults with their places.
+- `--json` prints one JSON document on standard output; progress and errors go to standard error.
+- The hub's folder comes from `--home` or `--hub`, else from `ARCHIPEL_HUB_HOME`, else `./hub`; a site's from
+  `--home`, else `ARCHIPEL_SITE_HOME`, else `./site`.
+- `ARCHIPEL_DEBUG=1` lets an unforeseen error show its traceback. It may quote cells of a table: do not send it.
+
+## In which order
+
+On one machine: `archipel demo`; for a study of your own `archipel study check`, `archipel simulate` and
+`archipel trial`.
+
+A site joins a hub:
+
+| hub | site |
+|---|---|
+| `archipel hub init` | `archipel site init --name NAME --tables DIR` |
+| | sends `request.json` |
+| `archipel hub enrol request.json` | |
+| sends `NAME.kit.json` | |
+| both compare fingerprints on the phone | |
+| | `archipel site join NAME.kit.json` |
+| `archipel hub up` | `archipel site check STUDY`, `archipel site up` |
+
+A study runs:
+
+| hub | site |
+|---|---|
+| `archipel study plan STUDY`, `archipel launch STUDY` | |
+| `archipel runs watch RUN` | `archipel site plans`, `archipel site approve HASH` |
+| `archipel runs report RUN` | `archipel site ledger show` |
+"""
+
+
+def render() -> str:
+    """Return the page."""
+    parts = [_HEAD]
+    for words, command in _walk(build(), ("archipel",)):
+        # As wide as the page, whatever the terminal.
+        context = click.Context(command, info_name=" ".join(words), terminal_width=100, max_content_width=100)
+        text = command.get_help(context)
+        title = "##" if hasattr(command, "commands") else "###"
+        parts.append(f"{title} `{' '.join(words)}`\n\n```text\n{text.rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def _walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield words, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _walk(child, (*words, name))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())
