@@ -149,7 +149,6 @@ class _Conductor:
         self.record = store.run(hold.run_id)
         self.plan = read_plan(self.record.plan)
         self.seq = 0
-        self.rounds = store.count_rounds(hold.run_id)
 
     def run(self) -> None:
         """Set up where that has not happened, then ask until nothing is left to ask."""
@@ -164,7 +163,7 @@ class _Conductor:
             self.asker.heed()
             self.asker.show("running", f"Running over {', '.join(self.record.remaining)}.")
             progress = self._round(progress, question)
-        text = f"Done after {self.rounds} rounds."
+        text = f"Done after {self.store.count_rounds(self.hold.run_id)} rounds."
         self.store.record(self.hold, self.asker.cost())
         self.store.finish(self.hold, progress.arrays, progress.skipped, text)
         self.asker.say(text)
@@ -174,7 +173,7 @@ class _Conductor:
         if checkpoint is None:
             raise _RunFailedError("No checkpoint of this run can be read: launch the study again.")
         self.seq = checkpoint.seq
-        self.asker.say(f"Resumed after {self.rounds} complete rounds.")
+        self.asker.say(f"Resumed after {self.store.count_rounds(self.hold.run_id)} complete rounds.")
         return Progress.from_bytes(self.plan, checkpoint.progress)
 
     # ------------------------------------------------------------ set-up
@@ -290,9 +289,7 @@ class _Conductor:
     def _store_round(self, tally: _Tally, replies: Mapping[str, Reply], after: Progress) -> None:
         spent = self.asker.total() - tally.before
         self.seq += 1
-        self.rounds += 1
         done = Round(
-            index=self.rounds,
             step=tally.question.step,
             part=tally.question.part,
             number=tally.question.number,

@@ -173,7 +173,10 @@ def open_database(target: Path | str) -> tuple[Engine, Engine]:
         sa.event.listen(reader, "begin", _begin_sqlite)
     writer = reader.execution_options(archipel_writes=True)
     try:
-        with writer.begin() as connection:
+        # Opening for reading must not wait for whoever writes; only making the tables takes the lock.
+        with reader.begin() as connection:
+            is_made = _is_made(connection)
+        with (reader if is_made else writer).begin() as connection:
             _verify_version(connection)
     except BaseException:
         reader.dispose()
@@ -181,8 +184,12 @@ def open_database(target: Path | str) -> tuple[Engine, Engine]:
     return reader, writer
 
 
+def _is_made(connection: Connection) -> bool:
+    return sa.inspect(connection).has_table(schema_versions.name)
+
+
 def _verify_version(connection: Connection) -> None:
-    if not sa.inspect(connection).has_table(schema_versions.name):
+    if not _is_made(connection):
         metadata.create_all(connection)
         connection.execute(schema_versions.insert().values(kind=_KIND, version=SCHEMA_VERSION))
         return

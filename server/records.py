@@ -148,14 +148,13 @@ class Round:
     """One complete round.
 
     Attributes:
-        index: 1, 2, … within the run.
         seconds: From the first question to the sum, all waiting included.
         heard: Sites whose summand is in the sum.
         silent: Sites that had nothing to add (too few patients for this step).
         missing: Sites that kept the round waiting at a deadline or left the run in it.
+        index: 1, 2, … within the run; the store counts.
     """
 
-    index: int
     step: str
     part: str
     number: int
@@ -166,6 +165,7 @@ class Round:
     heard: tuple[str, ...]
     silent: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    index: int = 0
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ class Store:
             question = _is_question(hold.run_id, round_.step, round_.part, round_.number)
             kept = sa.and_(question, db.replies.c.body.is_not(None))
             connection.execute(db.replies.update().where(kept).values(body=None))
-            connection.execute(db.rounds.insert().values(run_id=hold.run_id, **vars(round_)))
+            _put_round(connection, hold.run_id, round_)
             _put_checkpoint(connection, hold.run_id, checkpoint)
             _add_cost(connection, hold.run_id, cost)
 
@@ -227,6 +227,8 @@ class Store:
         """Record which sites have left the run for good, and the state from which the rest goes on."""
         with self._held(hold) as (connection, row):
             _update(connection, hold.run_id, dropped={**row.dropped, **reasons})
+            # An older state would compare sums over different sites, so nothing may fall back to it.
+            connection.execute(db.checkpoints.delete().where(db.checkpoints.c.run_id == hold.run_id))
             _put_checkpoint(connection, hold.run_id, checkpoint)
 
     # ------------------------------------------------------------ results and events
@@ -313,6 +315,16 @@ def _add_cost(connection: Connection, run_id: str, cost: Cost) -> None:
         bytes_up=db.runs.c.bytes_up + cost.bytes_up,
         bytes_down=db.runs.c.bytes_down + cost.bytes_down,
     )
+
+
+def _put_round(connection: Connection, run_id: str, round_: Round) -> None:
+    table = db.rounds
+    mine = table.c.run_id == run_id
+    # There already only where a resumed run had to fall back to the checkpoint before the last.
+    again = sa.and_(table.c.step == round_.step, table.c.part == round_.part, table.c.number == round_.number)
+    connection.execute(table.delete().where(mine, again))
+    last = connection.execute(sa.select(sa.func.max(table.c.index)).where(mine)).scalar_one() or 0
+    connection.execute(table.insert().values(run_id=run_id, **{**vars(round_), "index": last + 1}))
 
 
 def _put_checkpoint(connection: Connection, run_id: str, checkpoint: Checkpoint) -> None:

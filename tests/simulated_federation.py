@@ -14,8 +14,8 @@ import numpy as np
 from models.compile import build_step, compile_plan
 from models.progress import Progress
 from models.step import Arrays, combine
-from schemas.cohort import Cohort, Layer
 from schemas.codes import Code
+from schemas.cohort import Cohort, Layer
 from schemas.messages import SETUP, Reply, RoundRequest, SetupRequest, decode, encode
 from schemas.plan import Plan, read_plan
 from server.asking import Pacing
