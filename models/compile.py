@@ -166,8 +166,7 @@ class _Compiler:
             ),
             self._step(
                 "held_out_site_only", "site_only", "split",
-                "The same pairs, ordered by a Cox model that the site trains on its own patients alone, at its own event "
-                "times.",
+                "The same pairs, ordered by a Cox model of the site's own training patients, at their exact times.",
                 local, optional=True,
             ),
             self._step(

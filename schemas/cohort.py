@@ -41,7 +41,7 @@ class Cohort:
 
     Attributes:
         patient_ids: The site's identifiers; they stay in the site's memory.
-        time: (n_patients,) float64, time to event or censoring, > 0, in the dictionary's unit.
+        time: (n_patients,) float64, time to event or censoring, in the dictionary's unit.
         event: (n_patients,) bool, True where the event was observed.
         entry: (n_patients,) float64, observed only after it; 0 where observed from the origin.
         layers: By name.

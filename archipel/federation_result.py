@@ -1,0 +1,152 @@
+"""Makes the result of a real run from the hub's store: what the sums gave, and what the run cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from archipel.result import RunFacts, make_result
+from models.progress import Progress
+from models.step import Floats
+from schemas.plan import Plan, read_plan
+from schemas.result import CIndex, Result, RoundFacts, ScoredModel, Scores, SiteFacts
+from server.records import Round, RunRecord
+from server.runs import list_rounds
+from server.store import Store
+
+_AT_THE_SITE = "known at the site alone"
+_NO_PAIRS = "the held-out patients of no site form a comparable pair"
+
+
+def federation_result(store: Store, run_id: str) -> Result:
+    """Return what a finished run found.
+
+    Raises:
+        UnknownRunError: When there is no such run, or it is not done.
+        ArchipelError: When what is stored does not belong to the run's plan.
+    """
+    run = store.run(run_id)
+    plan = read_plan(run.plan)
+    progress = Progress(
+        plan, step_index=len(plan.steps), arrays=store.final_arrays(run_id), skipped=store.skipped_steps(run_id)
+    )
+    rounds = list_rounds(store, run_id)
+    facts = RunFacts(
+        run_id=run_id,
+        mode="federation",
+        plan_hash=run.plan_hash,
+        seed=run.seed,
+        sites=_sites(run),
+        round_log=tuple(_round_facts(r) for r in rounds),
+        bytes_up=run.bytes_up,
+        bytes_down=run.bytes_down,
+        wall_s=run.wall_s,
+        evaluation_kind=_evaluation_kind(plan, progress, rounds),
+        evaluation=_evaluation(progress),
+        silent=_silent(rounds),
+        warnings=_warnings(run),
+    )
+    return make_result(progress, facts)
+
+
+def _sites(run: RunRecord) -> tuple[SiteFacts, ...]:
+    taking_part = [SiteFacts(name=name, patients=_AT_THE_SITE, status="took part") for name in run.remaining]
+    dropped = [
+        SiteFacts(name=name, patients=_AT_THE_SITE, status="dropped", reason=reason)
+        for name, reason in run.dropped.items()
+    ]
+    left_out = [
+        SiteFacts(name=name, patients=_AT_THE_SITE, status="left out", reason=reason)
+        for name, reason in run.left_out.items()
+    ]
+    return (*taking_part, *dropped, *left_out)
+
+
+def _round_facts(done: Round) -> RoundFacts:
+    return RoundFacts(
+        step=done.step,
+        part=done.part,
+        number=done.number,
+        seconds=done.seconds,
+        bytes_up=done.bytes_up,
+        bytes_down=done.bytes_down,
+        sites=len(done.heard),
+    )
+
+
+def _evaluation_kind(plan: Plan, progress: Progress, rounds: Sequence[Round]) -> str:
+    if not plan.study.evaluation.folds:
+        return "The study asks for no evaluation (folds = 0)."
+    judged = next((r for r in rounds if r.step == "held_out_concordance"), None)
+    if judged is None or not judged.heard or "held_out_concordance" in progress.skipped:
+        return (
+            "No site has the 20 patients it needs to hold out ten; until the sums are masked, smaller parts do not "
+            "leave a site. `archipel simulate` cross-validates where the tables may lie in one place."
+        )
+    n = int(progress.arrays["held_out_concordance.n_patients"])
+    pairs = int(progress.arrays["held_out_concordance.comparable"])
+    return (
+        f"One held-out part at each of {len(judged.heard)} sites with 20 patients or more ({n} patients, {pairs} "
+        "comparable pairs); C over pairs within sites. The other sites are too small to hold anybody out while the "
+        "sums are not masked."
+    )
+
+
+def _evaluation(progress: Progress) -> dict[ScoredModel, Scores]:
+    arrays = progress.arrays
+    found: dict[ScoredModel, Scores] = {}
+    if "held_out_concordance.c_index" in arrays:
+        ibs, slope = arrays.get("held_out_brier.ibs"), arrays.get("held_out_slope.slope")
+        found["federated"] = _scores(
+            arrays,
+            "held_out_concordance",
+            ibs=None if ibs is None else float(ibs),
+            slope=None if slope is None else float(slope),
+            reasons={
+                "ibs": progress.skipped.get("held_out_brier", ""),
+                "calibration_slope": progress.skipped.get("held_out_slope", ""),
+            },
+        )
+    if "held_out_site_only.c_index" in arrays:
+        alone = "a site keeps its own model's survival predictions to itself"
+        found["site_only"] = _scores(
+            arrays, "held_out_site_only", ibs=None, slope=None, reasons={"ibs": alone, "calibration_slope": alone}
+        )
+    return found
+
+
+def _scores(
+    arrays: Mapping[str, Floats],
+    step: str,
+    *,
+    ibs: float | None,
+    slope: float | None,
+    reasons: Mapping[str, str],
+) -> Scores:
+    c = float(arrays[f"{step}.c_index"]) if arrays[f"{step}.comparable"] > 0 else None
+    index = CIndex(mean=c, sd=None, per_fold=(c,))
+    values = {"c_index": c, "ibs": ibs, "calibration_slope": slope}
+    all_reasons = {"c_index": _NO_PAIRS, **reasons}
+    return Scores(
+        c_index=index,
+        c_index_within=index,
+        ibs=ibs,
+        calibration_slope=slope,
+        reasons={name: all_reasons[name] or "not computed" for name, value in values.items() if value is None},
+    )
+
+
+def _silent(rounds: Sequence[Round]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, set[str]] = {}
+    for done in rounds:
+        found.setdefault(done.step, set()).update(done.silent)
+    return {step: tuple(sorted(sites)) for step, sites in found.items() if sites}
+
+
+def _warnings(run: RunRecord) -> tuple[str, ...]:
+    if not run.dropped:
+        return ()
+    names = ", ".join(run.dropped)
+    return (
+        f"{names} left during the run, which went on without (`on_dropout = continue`): from the sums before and "
+        "after, the hub could infer what that site had added.",
+    )
