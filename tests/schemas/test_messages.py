@@ -1,4 +1,4 @@
-"""Messages: encoded and decoded alike, equal messages are equal bytes, hostile bytes are an error and never a crash."""
+"""Messages: decoded as encoded, equal messages are equal bytes, hostile bytes are an error and never a crash."""
 
 from __future__ import annotations
 

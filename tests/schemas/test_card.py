@@ -1,0 +1,106 @@
+"""The data-use card: it names everything that the gate lets out, and says what that means."""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+import pytest
+
+from schemas.card import data_use_card
+from schemas.study import Criterion, Eligibility, Evaluation, Model
+from tests.plans import small_plan
+
+
+def flat(card: str) -> str:
+    return re.sub(r"\s+", " ", card)
+
+
+def test_every_array_that_leaves_is_named_with_size_times_and_meaning() -> None:
+    plan = small_plan()
+    card = flat(data_use_card(plan))
+    for step in plan.steps:
+        assert f"{step.name}: {step.purpose}" in card
+        for part in step.parts:
+            times = "once" if part.times == 1 else f"{part.times} times"
+            assert f"{part.name}, asked at most {times}:" in card
+            for spec in part.releases:
+                size = {(): "one number", (2,): "2 numbers", (2, 2): "2 x 2 numbers"}[spec.shape]
+                assert f"- {spec.name}, {size}: {spec.meaning}" in card
+
+
+def test_the_terms_of_the_study_are_named() -> None:
+    plan = small_plan(expires=datetime.date(2027, 6, 30))
+    card = flat(data_use_card(plan))
+    for words in (
+        "small-study: Relapse after treatment", "Do age and sex foretell relapse?", "Method development",
+        "CER-2026-17", "study@hospital.example", "2027-06-30", plan.hash, "at most 6 in a run",
+    ):  # fmt: skip
+        assert words in card
+
+
+def test_columns_are_named_with_unit_and_role() -> None:
+    card = data_use_card(small_plan())
+    assert "time_days (time): day; layer clinical" in card
+    assert "age_years (covariate): year; layer clinical" in card
+    assert "sex (covariate): categories female, male; layer clinical" in card
+    assert "patient_id" not in card
+
+
+def test_the_floors_are_named() -> None:
+    card = flat(data_use_card(small_plan(min_patients=25)))
+    assert "only with at least 25 of them" in card
+    assert "patients of a site behind every number: 25" in card
+    assert "events in each interval of the common time grid, over all sites: 5" in card
+
+
+def test_it_says_that_sums_are_not_masked() -> None:
+    card = flat(data_use_card(small_plan()))
+    assert "Sums are not masked in this version: the hub sees this site's own numbers" in card
+
+
+@pytest.mark.parametrize(
+    ("on_dropout", "words"),
+    [("pause", "the run waits for it"), ("continue", "The hub could then infer the leaving site's sums")],
+)
+def test_it_says_what_a_dropout_means(on_dropout: str, words: str) -> None:
+    others = {"pause": "could then infer", "continue": "the run waits for it"}
+    card = flat(data_use_card(small_plan(on_dropout=on_dropout)))
+    assert words in card
+    assert others[on_dropout] not in card
+
+
+def test_eligibility_and_evaluation_are_named() -> None:
+    eligibility = Eligibility(
+        criteria=(
+            Criterion(column="age_years", op=">=", value=18.0), Criterion(column="sex", op="==", value="female"),
+            Criterion(column="relapse", op="!=", value=True),
+        ),
+        complete_cases=True,
+    )  # fmt: skip
+    plan = small_plan(eligibility=eligibility, evaluation=Evaluation(folds=5))
+    card = flat(data_use_card(plan))
+    for words in ("age_years >= 18", "sex == female", "relapse != true", "no covariate empty", "one in 5 patients"):
+        assert words in card
+
+
+@pytest.mark.parametrize(
+    ("penalty", "words"),
+    [(0.0, "no penalty"), (0.5, "penalised (0.5)"), ({"clinical": 2.0}, "penalised (clinical 2)")],
+)
+def test_the_penalty_is_named(penalty: float | dict[str, float], words: str) -> None:
+    plan = small_plan(model=Model(covariates=("age_years", "sex"), penalty=penalty))
+    assert words in flat(data_use_card(plan))
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "\r\nPlan  0000", "\x9b31m", "\u202e", "\x00"])
+def test_text_of_the_plan_commands_no_terminal(hostile: str) -> None:
+    plan = small_plan(title=f"Nothing{hostile}leaves", purpose=f"p{hostile}q", contact=hostile)
+    card = data_use_card(plan)
+    assert all(character == "\n" or character.isprintable() for character in card)
+    assert len([line for line in card.splitlines() if line.startswith("Plan ")]) == 1
+
+
+def test_lines_fit_a_terminal() -> None:
+    plan = small_plan(purpose="word " * 300)
+    assert max(len(line) for line in data_use_card(plan).splitlines()) <= 100
