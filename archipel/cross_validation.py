@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,8 @@ class Judged:
         name: Whose model: a site, or empty for all sites'.
         weight: Patients that trained it, where several models of one fold are averaged.
         survival: (n_test, n_horizons) at the study's horizons.
-        c_index: None where the fold has no comparable pairs.
+        c_index: Over all pairs; None where the fold has no comparable pairs.
+        c_index_within: Over pairs inside the sites; None likewise.
         ibs: None where it does not exist (no event among the training patients' quantiles).
     """
 
@@ -96,6 +98,7 @@ class Judged:
     log_hazard: Floats
     survival: Floats
     c_index: float | None
+    c_index_within: float | None
     ibs: float | None
 
 
@@ -240,7 +243,6 @@ class _Judge:
 
     def __call__(self, name: str, model: Fitted, weight: float = 1.0) -> Judged:
         score = model.log_hazard(self.test, self.study, self.dictionary)
-        concordant, tied, comparable = harrell(self.test.time, self.test.event, score, self.test.entry)
         horizons = np.asarray(self.study.endpoint.horizons_days, dtype=np.float64)
         return Judged(
             name=name,
@@ -249,9 +251,16 @@ class _Judge:
             patients=self.test,
             log_hazard=score,
             survival=model.survival(score, horizons),
-            c_index=c_index(concordant, tied, comparable) if comparable else None,
+            c_index=_c_index([(self.test, score)]),
+            c_index_within=_c_index(self._by_site(score)),
             ibs=self._ibs(model, score),
         )
+
+    def _by_site(self, score: Floats) -> list[tuple[Cohort, Floats]]:
+        """Return the test patients and their scores site by site; the fold took them in that order."""
+        ends = np.cumsum([0, *(int(test.sum()) for test in self.fold.test.values())])
+        rows = [np.arange(start, end) for start, end in pairwise(ends)]
+        return [(self.test.take(own), score[own]) for own in rows]
 
     def _ibs(self, model: Fitted, score: Floats) -> float | None:
         """Return the integrated Brier score, with the censoring curve of everybody (training and test)."""
@@ -274,30 +283,37 @@ class _Judge:
         )
 
 
+def _c_index(parts: Sequence[tuple[Cohort, Floats]]) -> float | None:
+    """Return C over the pairs inside each part, or None where there is no comparable pair."""
+    counts = np.sum([harrell(test.time, test.event, score, test.entry) for test, score in parts], axis=0)
+    return c_index(*counts) if counts[2] else None
+
+
+def _fold_means(per_fold: Sequence[Sequence[Judged]], value: Callable[[Judged], float | None]) -> CIndex:
+    values = [_weighted([(value(model), model.weight) for model in models]) for models in per_fold]
+    known = [c for c in values if c is not None]
+    return CIndex(
+        mean=_mean(values), sd=float(np.std(known, ddof=1)) if len(known) > 1 else None, per_fold=tuple(values)
+    )
+
+
 def _scores(per_fold: Sequence[Sequence[Judged]]) -> Scores:
     """Return the scores of one kind of model over all folds; several models of a fold are averaged by weight."""
-    c_values = [_weighted([(m.c_index, m.weight) for m in models]) for models in per_fold]
-    ibs = _mean([_weighted([(m.ibs, m.weight) for m in models]) for models in per_fold])
+    c_all = _fold_means(per_fold, lambda model: model.c_index)
+    ibs = _mean([_weighted([(model.ibs, model.weight) for model in models]) for models in per_fold])
     slope = _slope([model for models in per_fold for model in models])
-    known = [c for c in c_values if c is not None]
     reasons = {
-        name: reason
-        for name, value, reason in (
-            ("c_index", _mean(c_values), "no fold had comparable pairs, or no site could train a model alone"),
-            ("ibs", ibs, "no fold had events enough to judge survival"),
-            ("calibration_slope", slope, "the predictions do not vary, or no fit of them exists"),
-        )
-        if value is None
+        "c_index": "no fold had comparable pairs, or no site could train a model alone",
+        "ibs": "no fold had events enough to judge survival",
+        "calibration_slope": "the predictions do not vary, or no fit of them exists",
     }
+    values = {"c_index": c_all.mean, "ibs": ibs, "calibration_slope": slope}
     return Scores(
-        c_index=CIndex(
-            mean=_mean(c_values),
-            sd=float(np.std(known, ddof=1)) if len(known) > 1 else None,
-            per_fold=tuple(c_values),
-        ),
+        c_index=c_all,
+        c_index_within=_fold_means(per_fold, lambda model: model.c_index_within),
         ibs=ibs,
         calibration_slope=slope,
-        reasons=reasons,
+        reasons={name: reasons[name] for name, value in values.items() if value is None},
     )
 
 
