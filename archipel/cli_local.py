@@ -94,7 +94,7 @@ def trial(
             home,
             on_stage=progress.say,
             on_check=lambda name, report: progress.say(f"{name}: {report.verdict}"),
-            on_view=lambda view: tell_news(progress, view),
+            on_view=lambda view: tell_news(progress, view, lines=not console.is_terminal),
         )
     if out is not None:
         write_outputs(out, found.result, plan=found.plan)

@@ -189,7 +189,7 @@ def _watch(hub: Path, run_id: str) -> None:
     last = None
     with open_store(hub) as store, RunProgress(console) as progress:
         for last in follow(store, run_id):
-            tell_news(progress, last, rounds=not console.is_terminal)
+            tell_news(progress, last, lines=not console.is_terminal)
     if last is not None:
         say(f"{run_id}: {last.run.status}. {last.run.message}")
         if last.run.status == "done":

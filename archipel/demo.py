@@ -79,7 +79,7 @@ def run_demo(cohort: Cohort, out: Path) -> Path:
                 home,
                 on_stage=progress.say,
                 on_check=lambda name, report: progress.say(f"  {name}: {report.verdict}"),
-                on_view=lambda view: tell_news(progress, view, rounds=not console.is_terminal),
+                on_view=lambda view: tell_news(progress, view, lines=not console.is_terminal),
             )
         console.print("Simulating the same study on the same tables, for comparison", style="dim")
         simulated = simulate(study, folder, out / "simulated")

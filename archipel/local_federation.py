@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -101,13 +102,9 @@ class LocalFederation:
 
     def start(self) -> None:
         """Start the hub and every site; the hub may not answer yet (see `wait_until_up`)."""
-        self._start("hub", "hub", self.hub)
+        self.start_process("hub", "hub", self.hub)
         for name in self.sites:
-            self._start(f"site {name}", "site", self.site(name))
-
-    def start_site(self, name: str) -> None:
-        """Start one site's supervisor, for instance after a test has ended it."""
-        self._start(f"site {name}", "site", self.site(name))
+            self.start_process(f"site {name}", "site", self.site(name))
 
     def wait_until_up(self, within_s: float = _READY_S) -> None:
         """Wait until the hub answers.
@@ -190,7 +187,8 @@ class LocalFederation:
         """End everything."""
         self.stop()
 
-    def _start(self, name: str, side: str, home: Path) -> None:
+    def start_process(self, name: str, side: Literal["hub", "site"], home: Path) -> None:
+        """Start the supervisor of any home; `stop` ends it with the others."""
         log = home / "logs" / "supervisor.log"
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.open("ab") as sink:

@@ -152,7 +152,7 @@ def result_of(hub: Path, run_id: str) -> Result:
     Raises:
         UnknownRunError: When there is no such run, or it is not done.
     """
-    from archipel.result import federation_result
+    from archipel.federation_result import federation_result
 
     with open_store(hub) as store:
         return federation_result(store, run_id)

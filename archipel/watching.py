@@ -161,18 +161,21 @@ def _part(plan: Plan, now: Standing, done: Sequence[Round]) -> str:
     return done[-1].part if done and done[-1].step == step.name else step.parts[0].name
 
 
-def tell_news(progress: terminal.RunProgress, view: RunView, *, rounds: bool = False) -> None:
+def tell_news(progress: terminal.RunProgress, view: RunView, *, lines: bool = False) -> None:
     """Show a view in the progress display; what a person should know stays above the bar.
 
     Args:
         progress: The display.
         view: Of the run now.
-        rounds: Also leave a line for each round, where nobody looks at the bar (a log file).
+        lines: Leave a line for each view, where nobody looks at a bar (a log file).
     """
     for event in view.news:
-        if event.level != "info" or rounds or not event.text.startswith("Round "):
-            progress.say(event.text)
+        progress.say(event.text)
     if view.abandoned:
         progress.say(f"Nobody conducts this run any more: `archipel runs resume {view.run.run_id}` goes on.")
-    if not view.is_over:
+    if view.is_over:
+        return
+    if lines:
+        progress.say(terminal.describe(view.for_terminal()))
+    else:
         progress.show(view.for_terminal())
