@@ -52,6 +52,7 @@ class _Source:
 
 # Kept between requests on purpose: children forked from the runner inherit it. None: the tables do not make one.
 _cohorts: dict[_Source, Cohort | None] = {}
+_plans: dict[str, Plan] = {}
 _digests = TablesDigest()
 
 
@@ -100,7 +101,7 @@ def warm(home: Path) -> None:
     """
     paths = SitePaths(home)
     for run in recent_runs(paths.answers, 1):
-        plan = load_plan(paths, run.plan_hash)
+        plan = _plan_of(paths, run.plan_hash)
         if plan is None:
             continue
         settings = load_settings(home)
@@ -112,7 +113,7 @@ def warm(home: Path) -> None:
 def _draft(home: Path, request: SetupRequest | RoundRequest, round_: tuple[str, str, int]) -> Draft:
     paths = SitePaths(home)
     run = read_run(paths.answers, request.run_id)
-    plan = load_plan(paths, request.plan_hash)
+    plan = _plan_of(paths, request.plan_hash)
     if run is None or plan is None:
         raise ValueError("the guard has set up neither run nor plan")
     settings = load_settings(home)
@@ -129,6 +130,17 @@ def _draft(home: Path, request: SetupRequest | RoundRequest, round_: tuple[str, 
         return replace(draft, code=Code.TOO_FEW_PATIENTS)
     arrays = build_step(plan, request.step).local(request.part, request.arrays, part)
     return replace(draft, arrays={name: np.asarray(array) for name, array in arrays.items()})
+
+
+def _plan_of(paths: SitePaths, plan_hash: str) -> Plan | None:
+    """Return a plan, parsed once: its hash is its content, so what was read cannot become wrong."""
+    if plan_hash not in _plans:
+        plan = load_plan(paths, plan_hash)
+        if plan is None:
+            return None
+        _plans.clear()
+        _plans[plan_hash] = plan
+    return _plans[plan_hash]
 
 
 def _cohort_of(paths: SitePaths, settings: SiteSettings, plan: Plan, run: RunRecord) -> Cohort:

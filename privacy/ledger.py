@@ -180,7 +180,8 @@ class Ledger:
         except OSError as error:
             raise storage_error(self._path, error) from None
         whole, last = _follow(content, self._last)
-        kept = _verify_head(self._path, last)
+        kept = _read_head(self._path)
+        _verify_head(kept, last)
         if whole < len(content):
             try:
                 os.ftruncate(descriptor, self._end + whole)
@@ -199,9 +200,9 @@ def verify_ledger(path: Path) -> Verified:
         LedgerBrokenError: Naming the first line that is not what the site wrote, or that the end is missing.
         StorageError: When it cannot be read.
     """
-    content = _read_shared(path) if path.exists() else b""
+    content, kept = _read_shared(path) if path.exists() else (b"", _read_head(path))
     whole, last = _follow(content, None)
-    _verify_head(path, last)
+    _verify_head(kept, last)
     return Verified(_head(last), len(content) - whole)
 
 
@@ -213,7 +214,7 @@ def entries(path: Path) -> Iterator[Entry]:
         StorageError: When it cannot be read.
     """
     if path.exists():
-        yield from _chain(_read_shared(path), None)
+        yield from _chain(_read_shared(path)[0], None)
 
 
 def head_path(path: Path) -> Path:
@@ -295,11 +296,11 @@ def _head(last: Entry | None) -> Head:
     return Head() if last is None else Head(last.index + 1, last.hash)
 
 
-def _verify_head(path: Path, last: Entry | None) -> Head:
-    """Compare where the lines end with the head file, which may be one entry behind after a crash; return it."""
-    found, kept = _head(last), _read_head(path)
+def _verify_head(kept: Head, last: Entry | None) -> None:
+    """Compare where the lines end with what the head file says, which may be one entry behind after a crash."""
+    found = _head(last)
     if kept == found or (last is not None and kept == Head(last.index, last.previous)):
-        return kept
+        return
     if kept.count > found.count:
         what = f"{kept.count - found.count} of its last entries are missing"
     else:
@@ -333,10 +334,11 @@ def _write_head(path: Path, head: Head) -> None:
     write_durably(head_path(path), _head_content(head))
 
 
-def _read_shared(path: Path) -> bytes:
+def _read_shared(path: Path) -> tuple[bytes, Head]:
+    """Return lines and head as they were at one moment: another process may append between two reads."""
     with locked(path, exclusive=False) as descriptor:
         try:
-            return _read_from(descriptor, 0)
+            return _read_from(descriptor, 0), _read_head(path)
         except OSError as error:
             raise storage_error(path, error) from None
 

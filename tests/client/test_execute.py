@@ -78,6 +78,7 @@ def drafted(home: Path, request: bytes) -> Draft:
 @pytest.fixture(autouse=True)
 def _cold() -> None:
     execute_module._cohorts.clear()
+    execute_module._plans.clear()
 
 
 @pytest.fixture

@@ -294,6 +294,18 @@ def test_two_processes_do_not_interleave(path: Path) -> None:
         assert [e.event.number for e in entries(path) if e.event.who == who] == list(range(20))
 
 
+def test_a_ledger_is_sound_to_one_who_looks_while_another_writes(path: Path) -> None:
+    fill(path, 1)
+    writer = subprocess.Popen([sys.executable, "-c", _APPEND_MANY, str(path), "writer"])
+    looks = 0
+    while writer.poll() is None:
+        assert verify_ledger(path).head.count >= 1
+        looks += 1
+    assert writer.returncode == 0
+    assert looks > 0
+    assert verify_ledger(path).head.count == 21
+
+
 def test_a_ledger_held_by_another_is_not_waited_for_without_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("privacy.storage.LOCK_WAIT_S", 0.05)
     ledger = fill(path, 1)
