@@ -33,7 +33,7 @@ def kaplan_meier(kept: KaplanMeier, *, endpoint: str, time_unit: str, width: int
     """Draw observed survival by risk group with its 95 % bands and the number at risk."""
     curves = kept.curves
     colours = group_colours(len(curves))
-    last = max(curve.times[-1] for curve in curves) or 1.0
+    last = max(_end(curve) for curve in curves) or 1.0
     left, right, top = 42.0, width - 84.0, 34.0
     bottom = top + (240.0 if width < NARROW else 330.0)
     height = bottom + 66 + 20 * len(curves)
@@ -51,7 +51,7 @@ def kaplan_meier(kept: KaplanMeier, *, endpoint: str, time_unit: str, width: int
     for curve, colour in zip(curves, colours, strict=False):
         _band(canvas, curve, x, y, colour)
     for curve, colour in zip(curves, colours, strict=False):
-        canvas.path(_steps(curve.times, curve.survival, x, y), stroke=colour, width=2.2)
+        canvas.path(_steps((*curve.times, _end(curve)), (*curve.survival, curve.survival[-1]), x, y), stroke=colour)
         for time in curve.censored:
             at = y(survival_at(curve, time))
             canvas.line((x(time), at - 4), (x(time), at + 4), stroke=colour, width=1.4)
@@ -70,6 +70,11 @@ def _describe_curves(kept: KaplanMeier, time_unit: str) -> str:
     return f"Share of patients without the event over time, {kept.basis}. {ends}."
 
 
+def _end(curve: SurvivalCurve) -> float:
+    """The curve goes on, level, until its last patient has left observation."""
+    return max(curve.times[-1], *curve.censored, 0.0)
+
+
 def _steps(times: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> list[tuple[float, float]]:
     """Each value holds from its time until the next."""
     points = [(x(times[0]), y(values[0]))]
@@ -86,6 +91,7 @@ def _band(canvas: Canvas, curve: SurvivalCurve, x: Scale, y: Scale, colour: str)
     ]
     if len(known) < 2:
         return
+    known.append((_end(curve), known[-1][1], known[-1][2]))
     times = [time for time, _, _ in known]
     upper_edge = _steps(times, [upper for _, _, upper in known], x, y)
     lower_edge = _steps(times, [lower for _, lower, _ in known], x, y)
@@ -144,12 +150,21 @@ def _risk_times(curves: Sequence[SurvivalCurve], x: Scale) -> list[float]:
     return chosen
 
 
+def knows_everyone(curve: SurvivalCurve) -> bool:
+    """Return whether the curve lists every time at which somebody left, so that counts hold between its times."""
+    return set(curve.censored) <= set(curve.times)
+
+
 def _at_risk(curve: SurvivalCurve, time: float) -> str:
-    """The count at `time`, or at the curve's next time where it lists none; unknown after its last."""
-    later = [n for listed, n in zip(curve.times, curve.n_at_risk, strict=True) if listed >= time]
-    if later:
-        return "<10" if later[0] is None else str(later[0])
-    return "<10" if curve.n_at_risk[-1] is None else NONE
+    """The number at `time`; between listed times that of the next, which is a lower bound where some are unlisted."""
+    later = [(listed, n) for listed, n in zip(curve.times, curve.n_at_risk, strict=True) if listed >= time]
+    if not later:
+        return "<10" if curve.n_at_risk[-1] is None else NONE
+    listed, n = later[0]
+    is_exact = listed == time or knows_everyone(curve)
+    if n is None:
+        return "<10" if is_exact else NONE
+    return str(n) if is_exact else f"\N{GREATER-THAN OR EQUAL TO}{n}"
 
 
 def calibration(kept: Calibration, *, time_unit: str, width: int) -> str:

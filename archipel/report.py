@@ -127,7 +127,8 @@ def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[s
         "unit": study.time_unit,
         "units": wording.plural(study.time_unit),
         "curves": _draw_curves(result),
-        "shared_times": result.kaplan_meier is None or figures.have_shared_times(result.kaplan_meier.curves),
+        "counts_are_bounds": result.kaplan_meier is not None
+        and not all(figures.knows_everyone(curve) for curve in result.kaplan_meier.curves),
         "curve_table": _curve_table(result.kaplan_meier, study.time_unit),
         "calibration": _draw_calibration(result),
         "ratios": ratios,

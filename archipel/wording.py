@@ -143,7 +143,9 @@ def size(n_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: ``8.4 s``, ``3 min 20 s``."""
+    """Return a time as people say it: ``12 ms``, ``8.4 s``, ``3 min 20 s``."""
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

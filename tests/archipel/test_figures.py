@@ -82,6 +82,23 @@ def test_groups_with_own_times_share_round_times_in_the_table() -> None:
     assert low[low.index("low") + 1 : low.index("high")] == ["58", "<10", "<10", "<10"]
 
 
+def test_counts_between_times_are_bounds_where_somebody_left_unlisted() -> None:
+    listed = exact_curve("low", (0.0, 31.0, 160.0, 390.0), (60, 60, 41, None))
+    unlisted = listed.model_copy(update={"censored": (45.0, 402.0)})
+    other = exact_curve("high", (0.0, 17.0, 75.0, 110.0), (58, 58, 33, None))
+    kept = KaplanMeier(basis="held-out", grouping="halves", curves=(unlisted, other))
+    words = words_of(draw(kept))
+    row = words[words.index("on day") + 1 :]
+    assert row[: row.index("low")] == ["60", "≥41", "–", "–", "<10"]
+
+
+def test_a_curve_goes_on_until_its_last_patient_left() -> None:
+    curve = exact_curve("low", (0.0, 31.0, 160.0), (60, 60, 41)).model_copy(update={"censored": (45.0, 400.0)})
+    points = curves_of(draw(KaplanMeier(basis="held-out", grouping="all", curves=(curve,))))[0]
+    assert points[-1][0] == 760 - 84
+    assert points[-1][1] == points[-2][1]
+
+
 def test_survival_at_a_time_is_the_last_step_before_it() -> None:
     curve = exact_curve("low", (0.0, 31.0, 160.0), (60, 60, 41))
     assert [figures.survival_at(curve, time) for time in (0, 30.9, 31, 200)] == [1, 1, 0.9, 0.8]

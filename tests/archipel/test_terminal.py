@@ -47,7 +47,7 @@ def test_dropped_sites_are_named() -> None:
 def test_a_name_that_looks_like_markup_is_shown_as_it_is() -> None:
     result = federation_result()
     covariates = [covariate.model_dump() for covariate in result.covariates]
-    covariates[0] |= {"column": "[red]gene[/red]"}
+    covariates[1] |= {"column": "[red]gene[/red]"}  # not the first: the answer above the table names that one
     study = result.model_dump()["study"] | {"title": "[bold]title"}
     text = shown(changed(result, covariates=covariates, study=study))
     assert "[red]gene[/red]" in text

@@ -89,7 +89,15 @@ def test_sizes(n: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(8.41, "8.4 s"), (59.96, "1 min 0 s"), (200, "3 min 20 s"), (7300, "2 h 1 min")]
+    ("seconds", "text"),
+    [
+        (0.0123, "12 ms"),
+        (0.0996, "0.1 s"),
+        (8.41, "8.4 s"),
+        (59.96, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (7300, "2 h 1 min"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert wording.duration(seconds) == text
