@@ -1,0 +1,326 @@
+"""Laws of a real federation: a hub and five sites in processes of their own, on the demo's tables.
+
+What must be hit in the middle of a run is held still from outside (SIGSTOP of the processes concerned), never by a
+wait in the product.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from archipel import runs
+from archipel.alive import descendants, is_alive, running_children
+from archipel.demo import CONFIGS, make_sites
+from archipel.homes import enrol_site, init_hub, init_site, join_site, list_sites, revoke_site, utc_now
+from archipel.local_federation import LocalFederation, find_sites
+from archipel.local_run import run_plan
+from archipel.simulate import simulate
+from archipel.site_folders import read_sites
+from archipel.studies import compile_study
+from client.approvals import approve
+from models.compile import build_step, compile_plan
+from models.progress import Progress
+from models.step import combine
+from schemas.plan import Plan
+from schemas.study import load_study
+from server.launcher import online_sites
+from server.records import RunRecord
+from server.runs import list_rounds
+
+pytestmark = pytest.mark.processes
+
+LEAVER = "univ-of-zurich"
+STEPS_BEFORE_FIT = {"moments", "grid"}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    make_sites("cgd", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def federation(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFederation]:
+    running = LocalFederation(tmp_path_factory.mktemp("federation"), find_sites(tables))
+    with running:
+        running.wait_until_up()
+        _until(lambda: online_sites(running.hub) == set(running.sites), "all sites online", 60)
+        seen = running.processes()
+        yield running
+        seen |= running.processes()
+    assert [pid for pid in seen if is_alive(pid)] == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(federation: LocalFederation, study: Callable[..., Path]) -> dict[str, float]:
+    """Coefficients of a run that nothing happened to."""
+    run_id = _launch(federation, compile_study(study("undisturbed")))
+    _finish(federation, run_id)
+    return runs.result_of(federation.hub, run_id).coefficients
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The demo's study without evaluation, under another name and with other terms."""
+
+    def write(name: str, *, deadline_s: float = 30, on_dropout: str = "pause", folds: int = 0) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        text = (CONFIGS / "cgd" / "study.toml").read_text()
+        for key, value in (
+            ("name", f'"{name}"'),
+            ("deadline_s", deadline_s),
+            ("on_dropout", f'"{on_dropout}"'),
+            ("folds", folds),
+        ):
+            text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
+            assert found == 1
+        (folder / "study.toml").write_text(text)
+        (folder / "dictionary.toml").write_text((CONFIGS / "cgd" / "dictionary.toml").read_text())
+        return folder / "study.toml"
+
+    return write
+
+
+# ---------------------------------------------------------------- the laws
+def test_real_processes_find_what_the_simulation_finds(federation, study, tables, tmp_path):
+    path = study("equals-simulate", folds=5)
+    run_id = _launch(federation, compile_study(path))
+    _finish(federation, run_id)
+    real = runs.result_of(federation.hub, run_id)
+    simulated = simulate(path, tables, tmp_path)
+    assert (real.n, real.events, real.grid_intervals) == (simulated.n, simulated.events, simulated.grid_intervals)
+    for quantity in ("coefficients", "standard_errors"):
+        found, expected = getattr(real, quantity), getattr(simulated, quantity)
+        assert found.keys() == expected.keys()
+        np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=0, atol=1e-9)
+    assert real.log_likelihood == pytest.approx(simulated.log_likelihood, abs=1e-9)
+    assert real.plan_hash == simulated.plan_hash
+
+
+def test_killed_server_app_is_resumed_to_the_same_coefficients(federation, study, undisturbed):
+    run_id = _launch(federation, compile_study(study("killed-server-app")))
+    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
+    with _held_still(_child(federation.site(LEAVER), "agent")):
+        # The round that waits for this agent cannot complete, so the kill falls into a round.
+        server_app = int((federation.hub / "run" / "serverapp.pid").read_text())
+        os.kill(server_app, signal.SIGKILL)
+        _until(lambda: not is_alive(server_app), "the server app's end")
+        before = _rounds(federation, run_id)
+        assert _record(federation, run_id).status != "done"
+    runs.resume(federation.hub, run_id)
+    _finish(federation, run_id)
+    after = runs.result_of(federation.hub, run_id)
+    assert after.rounds > before
+    assert [found.number for found in after.round_log if found.step == "fit"] == sorted(
+        {found.number for found in after.round_log if found.step == "fit"}
+    )
+    _assert_equal(after.coefficients, undisturbed, 1e-12)
+
+
+def test_killed_site_is_named_waited_for_and_the_run_ends_the_same(federation, study, undisturbed):
+    run_id = _launch(federation, compile_study(study("killed-site", deadline_s=3)))
+    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
+    with _held_still(federation.supervisor(LEAVER)):
+        _kill_site(federation, LEAVER)
+        _until(lambda: _record(federation, run_id).status == "paused", "the pause", 30)
+        assert LEAVER in _record(federation, run_id).message
+        stuck = _rounds(federation, run_id)
+    # From here on its supervisor works again, and nobody else does anything.
+    _finish(federation, run_id, 120)
+    result = runs.result_of(federation.hub, run_id)
+    assert result.rounds > stuck
+    assert [site.status for site in result.sites] == ["took part"] * len(federation.sites)
+    _assert_equal(result.coefficients, undisturbed, 1e-12)
+
+
+def test_run_that_goes_on_without_a_site_ends_as_the_fit_on_the_others(federation, study, tables):
+    path = study("continued", deadline_s=3, on_dropout="continue")
+    plan = compile_study(path)
+    run_id = _launch(federation, plan)
+    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
+    with _held_still(federation.supervisor(LEAVER)):
+        _kill_site(federation, LEAVER)
+        _finish(federation, run_id)
+    record = _record(federation, run_id)
+    assert set(record.dropped) == {LEAVER}
+    result = runs.result_of(federation.hub, run_id)
+    assert {site.name for site in result.sites if site.status == "dropped"} == {LEAVER}
+    expected = _fit_without(plan, tables, LEAVER)
+    _assert_equal(result.coefficients, expected, 1e-9)
+    assert result.n == sum(cohort.n_patients for name, cohort in _cohorts(plan, tables).items() if name != LEAVER)
+    _until(lambda: LEAVER in online_sites(federation.hub), "the site to come back", 90)
+
+
+def test_plan_that_a_site_has_not_approved_waits_for_it_and_says_what_to_do(federation, study):
+    plan = compile_study(study("not-approved", deadline_s=3))
+    willing = [name for name in federation.sites if name != LEAVER]
+    run_id = _launch(federation, plan, approved_by=willing)
+    _until(lambda: "archipel site approve" in _record(federation, run_id).message, "the sentence", 30)
+    assert LEAVER in _record(federation, run_id).message
+    assert _rounds(federation, run_id) == 0
+    approve(federation.site(LEAVER), plan.hash[:12], approver="a person at the site")
+    _finish(federation, run_id)
+    assert LEAVER in _record(federation, run_id).remaining
+
+
+def test_strangers_are_told_what_to_do(federation, tmp_path):
+    revoked, misled = tmp_path / "revoked", tmp_path / "misled"
+    other_hub = tmp_path / "other-hub"
+    for name, home in (("revoked", revoked), ("misled", misled)):
+        request = init_site(home, name, tmp_path, utc_now()).to_json().encode()
+        join_site(home, enrol_site(federation.hub, request, utc_now()).to_json().encode(), utc_now())
+    revoke_site(federation.hub, "revoked")
+    init_hub(other_hub, public_port=0, internal_port=0)
+    (misled / "keys" / "hub-ca.crt").write_bytes((other_hub / "keys" / "hub-ca.crt").read_bytes())
+    strangers = LocalFederation(tmp_path / "strangers", {})
+    try:
+        for name, sentence in (
+            ("revoked", "The hub does not know this site's key"),
+            ("misled", "was not issued by this site's keys/hub-ca.crt"),
+        ):
+            strangers.start_process(f"site {name}", "site", tmp_path / name)
+            log = tmp_path / name / "logs" / "agent.log"
+            _until(lambda log=log, sentence=sentence: log.exists() and sentence in log.read_text(), sentence, 60)
+        assert not {"revoked", "misled"} & online_sites(federation.hub)
+    finally:
+        strangers.stop()
+        revoke_site(federation.hub, "misled")
+    assert {site.name for site in list_sites(federation.hub)} == set(federation.sites)
+
+
+def test_nothing_is_reached_but_loopback_and_nothing_reports_home(federation, undisturbed):
+    pids = federation.processes()
+    assert len(pids) >= 3 * (1 + len(federation.sites))
+    sockets = [address for pid in pids for address in _inet_sockets(pid)]
+    assert len(sockets) > len(federation.sites)
+    assert {address for address in sockets if not address.startswith(("127.", "::1"))} == set()
+    for pid in pids:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        assert b"FLWR_TELEMETRY_ENABLED=0" in environment
+        assert b"FLWR_DISABLE_UPDATE_CHECK=1" in environment
+
+
+# ---------------------------------------------------------------- oracles
+def _cohorts(plan: Plan, tables: Path):
+    return read_sites(tables, plan.study, plan.dictionary).cohorts
+
+
+def _fit_without(plan: Plan, tables: Path, leaver: str) -> dict[str, float]:
+    """The slow obvious version: scale and grid of everybody, then the fit on the others' patients alone."""
+    everybody = _cohorts(plan, tables)
+    others = {name: cohort for name, cohort in everybody.items() if name != leaver}
+    progress = Progress.start(plan)
+    while (question := progress.question) is not None:
+        step = build_step(plan, question.step)
+        asked = everybody if question.step in STEPS_BEFORE_FIT else others
+        progress = progress.absorb(
+            combine([step.local(question.part, question.arrays, cohort) for cohort in asked.values()])
+        )
+    from archipel.result import original_scale
+    from schemas.design import design_columns
+
+    coefficients, _ = original_scale(progress.arrays)
+    names = [column.name for column in design_columns(plan.study, plan.dictionary)]
+    return dict(zip(names, coefficients, strict=True))
+
+
+def test_oracle_without_a_leaver_is_the_simulation(study, tables):
+    plan = compile_plan(*load_study(study("oracle")))
+    whole = run_plan(plan, _cohorts(plan, tables)).progress.arrays
+    alone = _fit_without(plan, tables, "nobody")
+    np.testing.assert_allclose(list(alone.values()), whole["fit.beta"] / whole["moments.scale"], atol=1e-12)
+
+
+def _assert_equal(found: dict[str, float], expected: dict[str, float], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose([found[name] for name in expected], list(expected.values()), rtol=0, atol=tolerance)
+
+
+# ---------------------------------------------------------------- doing things to a federation
+def _launch(federation: LocalFederation, plan: Plan, *, approved_by: list[str] | None = None) -> str:
+    federation.approve(plan, approved_by)
+    return runs.launch_plan(federation.hub, plan)
+
+
+def _record(federation: LocalFederation, run_id: str) -> RunRecord:
+    with runs.open_store(federation.hub) as store:
+        return store.run(run_id)
+
+
+def _rounds(federation: LocalFederation, run_id: str) -> int:
+    with runs.open_store(federation.hub) as store:
+        return len(list_rounds(store, run_id))
+
+
+def _finish(federation: LocalFederation, run_id: str, within_s: float = 90) -> None:
+    def is_over() -> bool:
+        record = _record(federation, run_id)
+        assert record.status not in ("failed", "stopped"), record.message
+        return record.status == "done"
+
+    _until(is_over, f"{run_id} to be done", within_s)
+
+
+def _until(condition: Callable[[], bool], what: str, within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {within_s} s in vain for {what}"
+        time.sleep(0.02)
+
+
+def _child(home: Path, name: str) -> int:
+    return running_children(home)[name]
+
+
+def _kill_site(federation: LocalFederation, name: str) -> None:
+    for pid in descendants(federation.supervisor(name)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _held_still(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _inet_sockets(pid: int) -> list[str]:
+    """Every address that a process listens on or is connected to."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = os.readlink(descriptor)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    found = []
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[9] in inodes:
+                found += [_address(words[1])]
+                if not words[2].endswith(":0000"):
+                    found.append(_address(words[2]))
+    return found
+
+
+def _address(text: str) -> str:
+    import ipaddress
+
+    raw = bytes.fromhex(text.partition(":")[0])
+    words = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+    address = ipaddress.ip_address(words)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
