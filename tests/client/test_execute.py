@@ -14,12 +14,13 @@ from client import execute as execute_module
 from client.approvals import approve
 from client.execute import execute, warm
 from client.guard import open_guard
-from client.guard_protocol import Answer
+from client.guard_protocol import Answer, Run
 from models.compile import compile_plan
 from models.progress import Progress
 from models.step import combine
 from privacy.ledger import entries, verify_ledger
 from schemas.codes import Code
+from schemas.errors import MessageError
 from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode_as, encode
 from schemas.plan import Plan
 from schemas.study import Evaluation, Model
@@ -75,6 +76,13 @@ def drafted(home: Path, request: bytes) -> Draft:
     return decode_as(execute(home, request), Draft)
 
 
+def begin(home: Path, request: bytes) -> None:
+    """Let the guard fix a run, as it does before the runner hears of it."""
+    guard = open_guard(home)
+    assert guard.admit(request) == Run()
+    guard.close()
+
+
 @pytest.fixture(autouse=True)
 def _cold() -> None:
     execute_module._cohorts.clear()
@@ -85,7 +93,7 @@ def _cold() -> None:
 def home(tmp_path: Path) -> Path:
     """A site with an approved plan and a run that the guard has begun."""
     made = make_site(tmp_path / "A")
-    open_guard(made).admit(setup_request())
+    begin(made, setup_request())
     return made
 
 
@@ -155,7 +163,7 @@ def test_a_site_too_small_to_hold_out_trains_with_all_and_judges_nobody(tmp_path
 
 
 def test_the_same_patients_are_held_out_in_every_run(home: Path) -> None:
-    open_guard(home).admit(setup_request(run_id="run-2"))
+    begin(home, setup_request(run_id="run-2"))
     trained = next(step for step in PLAN.steps if step.cohort == "training")
     drafts = []
     for run_id in ("run-1", "run-2"):
@@ -190,7 +198,7 @@ def test_opted_out_patients_are_left_out_from_the_next_run_on(home: Path) -> Non
     assert drafted(home, setup_request()).n_patients == 60
     (home / "optout.txt").write_text("P000\nP001\n")
     assert drafted(home, moments_request()).n_patients == 60
-    open_guard(home).admit(setup_request(run_id="run-2"))
+    begin(home, setup_request(run_id="run-2"))
     assert drafted(home, setup_request(run_id="run-2")).n_patients == 58
 
 
@@ -250,6 +258,23 @@ def test_a_run_that_was_not_set_up_fails(home: Path) -> None:
     assert drafted(home, moments_request(run_id="run-9")).code == Code.STEP_FAILED
 
 
+def test_a_step_below_the_sites_floor_is_not_computed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute_module, "_floor", lambda step, settings: 61)
+    draft = drafted(home, moments_request())
+    assert (draft.code, draft.n_patients, dict(draft.arrays)) == (Code.TOO_FEW_PATIENTS, 60, {})
+
+
+def test_state_that_cannot_be_read_is_a_code(home: Path) -> None:
+    (home / "state" / "answers.sqlite").write_bytes(b"no database" * 1000)
+    assert drafted(home, moments_request()).code == Code.STORAGE_FAILED
+
+
+@pytest.mark.parametrize("message", [Draft("run-1", "fit", "x", 0, 40, 12), Reply("run-1", "fit", "x", 0, "empty")])
+def test_only_requests_are_worked_on(home: Path, message: Draft | Reply) -> None:
+    with pytest.raises(MessageError):
+        execute(home, encode(message))
+
+
 # ---------------------------------------------------------------- warm
 def test_what_was_warmed_is_not_read_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warm(home)
@@ -268,7 +293,7 @@ def test_what_was_warmed_is_not_read_again(home: Path, monkeypatch: pytest.Monke
 
 def test_tables_that_do_not_pass_are_not_tried_again_and_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "optout.txt").write_text("".join(f"P{i:03d}\n" for i in range(55)))
-    open_guard(home).admit(setup_request(run_id="run-2"))
+    begin(home, setup_request(run_id="run-2"))
     reads = []
     read = execute_module.cohort_from_tables
     monkeypatch.setattr(execute_module, "cohort_from_tables", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
@@ -286,6 +311,6 @@ def test_warming_a_site_without_runs_does_nothing(tmp_path: Path) -> None:
 def test_few_cohorts_are_kept(home: Path) -> None:
     for n in range(4):
         (home / "optout.txt").write_text(f"P{n:03d}\n")
-        open_guard(home).admit(setup_request(run_id=f"run-{n + 5}"))
+        begin(home, setup_request(run_id=f"run-{n + 5}"))
         drafted(home, setup_request(run_id=f"run-{n + 5}"))
     assert len(execute_module._cohorts) == 2

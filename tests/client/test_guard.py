@@ -160,6 +160,8 @@ ATTACKS: list[tuple[str, Attack, Code]] = [
     ("a reply as request", lambda s: s.answer(encode(Reply("run-1", "fit", "x", 0, "ok")), None),
      Code.MESSAGE_MALFORMED),
     ("a draft as request", lambda s: s.answer(s.draft(), None), Code.MESSAGE_MALFORMED),
+    ("another version", lambda s: s.answer(s.ask().replace(b'version\\": \\"1', b'version\\": \\"2'), None),
+     Code.OTHER_VERSION),
     ("noise", lambda s: s.answer(b"\x00" * 100, None), Code.MESSAGE_MALFORMED),
     ("nothing", lambda s: s.answer(b"", None), Code.MESSAGE_MALFORMED),
     ("runner failed", lambda s: s.answer(s.ask(), None), Code.STEP_FAILED),
