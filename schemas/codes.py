@@ -53,8 +53,7 @@ SENTENCES: dict[Code, str] = {
     "data-use card, then `archipel site approve HASH`.",
     Code.APPROVAL_EXPIRED: "The site's approval of this plan has expired: it must approve it again.",
     Code.APPROVAL_WITHDRAWN: "The site has withdrawn its approval of this plan.",
-    Code.SITE_PAUSED: "The site has paused all releases: its administrator ends that with "
-    "`archipel site approve --resume`.",
+    Code.SITE_PAUSED: "The site has paused all releases: its administrator ends that with `archipel site resume`.",
     Code.RUN_UNKNOWN: "The site was not set up for this run.",
     Code.RUN_CHANGED: "The run's plan or list of sites differs from what the site was set up with.",
     Code.ROUND_ANSWERED_OTHERWISE: "The site has answered this round to a different question; it answers each "
