@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.progress import Progress
+from models.step import DivergedError
 from schemas.codes import SENTENCES, Code
 from schemas.messages import Reply
 from server.conduct import DATABASE
@@ -99,6 +100,18 @@ def test_a_question_that_a_dropout_changes_is_asked_anew_of_the_rest(
         assert numbers == [number for number in range(numbers[-1] + 1) if number != 1]
     assert ("fit", 1) in sites.rounds_asked("brest")
     assert_asked_the_same(sites)
+
+
+def test_a_step_that_cannot_go_on_without_a_site_fails_with_its_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(_progress: Progress) -> Progress:
+        raise DivergedError("no more rounds are left")
+
+    monkeypatch.setattr(Progress, "shrink", cannot)
+    launch(tmp_path, real_plan(on_dropout="continue"))
+    run = go(tmp_path, federation(late("caen", step="fit", number=1)))
+    assert (run.status, run.message) == ("failed", "step fit: no more rounds are left")
 
 
 def test_a_second_dropout_pauses(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from schemas.plan import Plan
 from server.conduct import DATABASE, conduct
 from server.runs import list_rounds, standing
 from server.store import Store
-from tests.server.conducting import RUN, assert_asked_the_same, expected, found, go, launch, record
+from tests.server.conducting import RUN, assert_asked_the_same, expected, found, go, launch, record, told
 from tests.simulated_federation import (
     SITES,
     Behaviour,
@@ -179,3 +179,32 @@ def test_a_damaged_last_checkpoint_costs_one_round(tmp_path: Path) -> None:
     with Store(tmp_path / DATABASE) as store:
         questions = [(done.step, done.number) for done in list_rounds(store, RUN)]
     assert len(set(questions)) == len(questions)
+
+
+def test_without_a_readable_checkpoint_it_says_so_and_asks_nobody(tmp_path: Path) -> None:
+    launch(tmp_path)
+    sites = federation(kill_at=5)
+    with pytest.raises(HubKilledError):
+        go(tmp_path, sites)
+    database = sqlite3.connect(tmp_path / DATABASE)
+    database.execute("UPDATE checkpoints SET progress = x'00'")
+    database.commit()
+    database.close()
+    run = go(tmp_path, sites)
+    assert (run.status, run.message) == ("failed", "No checkpoint of this run can be read: launch the study again.")
+    assert sites.calls == 6
+
+
+def test_a_conductor_that_fails_after_it_was_replaced_says_nothing_about_the_run(tmp_path: Path) -> None:
+    launch(tmp_path)
+    sites = federation()
+
+    def be_replaced(call: int) -> None:
+        if call == 2:
+            with Store(tmp_path / DATABASE) as store:
+                store.claim(RUN)
+            raise ValueError
+
+    sites.on_ask = be_replaced
+    assert go(tmp_path, sites).status == "running"
+    assert "ValueError" not in told(tmp_path)
