@@ -109,6 +109,9 @@ def run_folder(home: Path) -> Path:
 class Supervisor:
     """Starts the children of one home, restarts the dead, stops all on request."""
 
+    PATIENCE_S = 8.0
+    """How long children may take to end after SIGTERM."""
+
     def __init__(self, home: Path, children: Sequence[Child]) -> None:
         self._home = home
         self._children = list(children)
@@ -168,13 +171,13 @@ class Supervisor:
         (run_folder(self._home) / f"{child.name}.pid").write_text(f"{process.pid}\n")
         return process
 
-    def _end_all(self, patience_s: float = 8.0) -> None:
+    def _end_all(self) -> None:
         # Last started, first ended: a launcher before the hub it talks to.
         processes = [process for process, _ in reversed(self._running.values())]
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + self.PATIENCE_S
         for process in processes:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))

@@ -1,0 +1,88 @@
+"""A process that dies comes back, later and later; nothing outlives its supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from schemas.processes import Child, Restarts, Supervisor
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_waits_double_up_to_a_limit_and_a_long_life_forgets_them() -> None:
+    rule, waits = Restarts(), []
+    for _ in range(6):
+        rule = rule.after_death(lived_s=1.0)
+        waits.append(rule.wait_s)
+    assert waits == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert rule.after_death(lived_s=60.0).wait_s == 0.5
+
+
+def test_a_killed_child_is_started_again_and_all_end_on_request(tmp_path: Path) -> None:
+    sleeper = Child("sleeper", [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"])
+    supervisor = Supervisor(tmp_path, [sleeper])
+    started: list[int] = []
+    thread = threading.Thread(target=supervisor.serve, kwargs={"on_start": lambda name, pid: started.append(pid)})
+    thread.start()
+    pid_file = tmp_path / "run" / "sleeper.pid"
+    eventually(lambda: len(started) == 1)
+    assert int(pid_file.read_text()) == started[0]
+    os.kill(started[0], signal.SIGKILL)
+    eventually(lambda: len(started) == 2)
+    assert int(pid_file.read_text()) == started[1]
+    eventually(lambda: "up" in (tmp_path / "logs" / "sleeper.log").read_text())
+    supervisor.request_stop()
+    thread.join(10)
+    assert not is_alive(started[1])
+    assert not pid_file.exists()
+
+
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    supervisor = Supervisor(tmp_path, [Child("deaf", [sys.executable, "-c", code])])
+    supervisor.PATIENCE_S = 0.5
+    thread = threading.Thread(target=supervisor.serve)
+    thread.start()
+    log = tmp_path / "logs" / "deaf.log"
+    eventually(lambda: log.exists() and "up" in log.read_text())
+    pid = int((tmp_path / "run" / "deaf.pid").read_text())
+    supervisor.request_stop()
+    thread.join(10)
+    assert not is_alive(pid)
+
+
+def test_children_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
+    child = "from schemas.processes import die_with_parent; die_with_parent(); import time; time.sleep(60)"
+    parent = (
+        "import sys; from pathlib import Path; from schemas.processes import Child, Supervisor;"
+        f"Supervisor(Path({str(tmp_path)!r}), [Child('child', [sys.executable, '-c', {child!r}])]).serve()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    pid_file = tmp_path / "run" / "child.pid"
+    eventually(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+    pid = int(pid_file.read_text())
+    # The child must have got as far as asking the kernel.
+    eventually(lambda: "ARCHIPEL_PARENT_PID" in Path(f"/proc/{pid}/environ").read_text())
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    eventually(lambda: not is_alive(pid))
