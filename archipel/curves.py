@@ -115,8 +115,8 @@ def _exact_at(cohort: Cohort, horizon: float) -> tuple[float, float]:
 
 
 def exact_counts(cohort: Cohort) -> tuple[Floats, Floats, Floats]:
-    """Return distinct event times with patients at risk and events at each."""
-    times = np.unique(cohort.time[cohort.event])
+    """Return all distinct times with patients at risk and events at each."""
+    times = np.unique(cohort.time)
     under = (cohort.entry[:, None] < times) & (cohort.time[:, None] >= times)
     failing: NDArray[np.bool_] = (cohort.time[:, None] == times) & cohort.event[:, None]
     return times, under.sum(axis=0).astype(np.float64), failing.sum(axis=0).astype(np.float64)
