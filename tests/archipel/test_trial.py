@@ -1,0 +1,160 @@
+"""A trial ends with a result or a sentence, and never leaves a process behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from archipel import demo as demo_module
+from archipel.alive import descendants, is_alive
+from archipel.demo import CONFIGS, make_sites
+from archipel.local_federation import LocalFederation, find_sites, read_dialect
+from archipel.report import read_result
+from archipel.trial import TrialError, run_trial, temporary_home
+from client.settings import load_settings
+from schemas.errors import ArchipelError
+
+STUDY = CONFIGS / "cgd" / "study.toml"
+
+
+@pytest.fixture
+def tables(tmp_path):
+    make_sites("cgd", tmp_path / "tables")
+    return tmp_path / "tables"
+
+
+# ---------------------------------------------------------------- without processes
+def test_site_that_cannot_take_part_is_named_before_anything_is_trained(tables, tmp_path, monkeypatch):
+    table = tables / "amsterdam" / "clinical.csv"
+    table.write_text(table.read_text().replace("rIFN-g", "interferon"))
+    monkeypatch.setattr(LocalFederation, "start", lambda self: None)
+    with pytest.raises(TrialError, match=r"amsterdam:(.|\n)*column treatment(.|\n)*: no") as caught:
+        run_trial(STUDY, tables, tmp_path / "home")
+    assert "interferon" not in str(caught.value)
+    assert "zurich" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("names", "sentence"), [([], "holds no site"), (["only"], "needs two or more")])
+def test_federation_needs_two_sites(tables, tmp_path, names, sentence):
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for name in names:
+        (tables / "nih").rename(folder / name)
+    with pytest.raises(ArchipelError, match=sentence):
+        find_sites(folder)
+
+
+def test_homes_are_closed_to_others_and_gone_afterwards():
+    with temporary_home() as home:
+        assert home.stat().st_mode & 0o077 == 0
+        (home / "deep").mkdir()
+    assert not home.exists()
+
+
+def test_trial_site_gets_dialect_and_optout_of_its_tables(tables, tmp_path):
+    (tables / "nih" / "site.toml").write_text('[csv]\ndelimiter = ";"\ndecimal = ","\nencoding = "cp1252"\n')
+    (tables / "nih" / "optout.txt").write_text("CGD-001\n")
+    federation = LocalFederation(tmp_path / "home", find_sites(tables))
+    federation.set_up()
+    settings = load_settings(federation.site("nih"))
+    assert settings.dialect.model_dump() == read_dialect(tables / "nih").model_dump()
+    assert (settings.dialect.delimiter, settings.dialect.encoding) == (";", "cp1252")
+    assert (federation.site("nih") / "optout.txt").read_text() == "CGD-001\n"
+    assert load_settings(federation.site("amsterdam")).dialect.delimiter == ","
+
+
+def test_time_of_zero_is_found_by_the_check_and_left_out_by_name(tmp_path):
+    dealt = make_sites("acc", tmp_path)
+    (sentence,) = dealt.left_out
+    assert "site-a: error: clinical.csv row 35, column time_days" in sentence
+    assert "ACC-086" not in (tmp_path / "site-a" / "clinical.csv").read_text()
+    assert sum(len(share.rows) for share in dealt.shares) == 91
+
+
+def test_report_is_served_on_loopback_alone(tmp_path, monkeypatch):
+    page = tmp_path / "report.html"
+    page.write_text("<p>the report</p>")
+    (tmp_path / "secret.txt").write_text("not for the browser")
+    said = []
+    answers = {}
+
+    def look(server, poll_interval):
+        host, port = server.server_address
+        assert host == "127.0.0.1"
+        import threading
+
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        answers["/"] = urllib.request.urlopen(f"http://{host}:{port}/").read()
+        thread.join()
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"http://{host}:{port}/secret.txt")
+        thread.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", look)
+    monkeypatch.setattr(demo_module, "say", said.append)
+    demo_module.serve_report(page)
+    assert answers["/"] == b"<p>the report</p>"
+    assert any("http://127.0.0.1:" in line for line in said)
+
+
+# ---------------------------------------------------------------- with processes
+def _start_trial(tables: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "archipel.cli", *words, str(STUDY), "--sites", str(tables)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_nothing_is_left_behind_whatever_ends_a_trial(tables, number, code):
+    trial = _start_trial(tables, "trial")
+    deadline = time.monotonic() + 60
+    # Two supervisors for three processes each at least: the trial is well under way, and not yet done.
+    while len(started := descendants(trial.pid)) < 8:
+        assert trial.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    trial.send_signal(number)
+    trial.communicate(timeout=60)
+    assert trial.returncode == code
+    while [pid for pid in started if is_alive(pid)]:
+        assert time.monotonic() < deadline + 30, "processes are left behind"
+        time.sleep(0.05)
+
+
+@pytest.mark.processes
+def test_demo_ends_with_its_files_and_its_times(tmp_path):
+    out = tmp_path / "out"
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "archipel.cli", "demo", "--no-serve", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    result, simulated = read_result(out / "result.json"), read_result(out / "simulated" / "result.json")
+    assert (result.mode, simulated.mode) == ("federation", "simulate")
+    assert {site.status for site in result.sites} == {"took part"}
+    assert result.coefficients == pytest.approx(simulated.coefficients, abs=1e-9)
+    assert json.loads((out / "result.json").read_text())["evaluation"].keys() >= {"federated", "site_only"}
+    assert "First round after" in found.stdout
+    assert "<svg" in (out / "report.html").read_text()
