@@ -86,6 +86,7 @@ class Judged:
         name: Whose model: a site, or empty for all sites'.
         weight: Patients that trained it, where several models of one fold are averaged.
         survival: (n_test, n_horizons) at the study's horizons.
+        comparable: Pairs behind `c_index`.
         c_index: Over all pairs; None where the fold has no comparable pairs.
         c_index_within: Over pairs inside the sites; None likewise.
         ibs: None where it does not exist (no event among the training patients' quantiles).
@@ -97,6 +98,7 @@ class Judged:
     patients: Cohort
     log_hazard: Floats
     survival: Floats
+    comparable: int
     c_index: float | None
     c_index_within: float | None
     ibs: float | None
@@ -251,6 +253,7 @@ class _Judge:
             patients=self.test,
             log_hazard=score,
             survival=model.survival(score, horizons),
+            comparable=int(_pairs([(self.test, score)])[2]),
             c_index=_c_index([(self.test, score)]),
             c_index_within=_c_index(self._by_site(score)),
             ibs=self._ibs(model, score),
@@ -285,8 +288,14 @@ class _Judge:
 
 def _c_index(parts: Sequence[tuple[Cohort, Floats]]) -> float | None:
     """Return C over the pairs inside each part, or None where there is no comparable pair."""
-    counts = np.sum([harrell(test.time, test.event, score, test.entry) for test, score in parts], axis=0)
-    return c_index(*counts) if counts[2] else None
+    concordant, tied, comparable = _pairs(parts)
+    return c_index(concordant, tied, comparable) if comparable else None
+
+
+def _pairs(parts: Sequence[tuple[Cohort, Floats]]) -> tuple[float, float, float]:
+    """Return concordant, tied and comparable pairs inside the parts."""
+    counts = [harrell(test.time, test.event, score, test.entry) for test, score in parts]
+    return sum(n[0] for n in counts), sum(n[1] for n in counts), sum(n[2] for n in counts)
 
 
 def _fold_means(per_fold: Sequence[Sequence[Judged]], value: Callable[[Judged], float | None]) -> CIndex:
@@ -311,6 +320,7 @@ def _scores(per_fold: Sequence[Sequence[Judged]]) -> Scores:
     return Scores(
         c_index=c_all,
         c_index_within=_fold_means(per_fold, lambda model: model.c_index_within),
+        comparable_pairs=sum(models[0].comparable for models in per_fold if models),
         ibs=ibs,
         calibration_slope=slope,
         reasons={name: reasons[name] for name, value in values.items() if value is None},

@@ -129,6 +129,7 @@ def _scores(
     return Scores(
         c_index=index,
         c_index_within=index,
+        comparable_pairs=int(arrays[f"{step}.comparable"]),
         ibs=ibs,
         calibration_slope=slope,
         reasons={name: all_reasons[name] or "not computed" for name, value in values.items() if value is None},

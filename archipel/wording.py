@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from schemas.result import CIndex, CovariateFacts, Result, ScoredModel
+from schemas.result import CIndex, CovariateFacts, Result, ScoredModel, Scores
 
 Z95 = 1.959963984540054
+# C of so few pairs has a 95 % interval of about 0.1 to either side, or wider: it would mislead more than it tells.
+FEWEST_PAIRS = 200
 """Standard normal quantile of a two-sided 95 % interval."""
 
 MODELS: dict[ScoredModel, str] = {
@@ -198,7 +200,7 @@ def answer(result: Result) -> str:
     parts = [f"Of {result.n} patients {where}, {result.events} had the event{endpoint}."]
     federated = result.evaluation.get("federated")
     if federated is not None and federated.c_index.mean is not None:
-        parts.append(_ranking(result, federated.c_index))
+        parts.append(_ranking(result, federated))
     first = max(hazard_ratios(result), key=lambda row: abs(row.z), default=None)
     if first is not None and first.per_unit is not None and abs(first.z) >= Z95:
         parts.append(
@@ -210,13 +212,20 @@ def answer(result: Result) -> str:
     return " ".join(parts)
 
 
-def _ranking(result: Result, federated: CIndex) -> str:
-    assert federated.mean is not None  # the caller has looked
-    parts = len(federated.per_fold)
+def _ranking(result: Result, federated: Scores) -> str:
+    c_index = federated.c_index
+    assert c_index.mean is not None  # the caller has looked
+    pairs = federated.comparable_pairs
+    if pairs is not None and pairs < FEWEST_PAIRS:
+        return (
+            f"Its held-out patients form only {pairs} comparable pairs, too few to say how well the model orders "
+            "patients that it has not seen."
+        )
+    parts = len(c_index.per_fold)
     over = "one held-out part" if parts == 1 else f"{parts} held-out parts"
     text = (
-        f"A model trained on all sites together puts {100 * federated.mean:.0f} of 100 comparable pairs of unseen "
-        f"patients in the right order (C-index {spread(federated, 2)}, {over})"
+        f"A model trained on all sites together puts {100 * c_index.mean:.0f} of 100 comparable pairs of unseen "
+        f"patients in the right order (C-index {spread(c_index, 2)}, {over})"
     )
     alone = result.evaluation.get("site_only")
     if alone is None or alone.c_index.mean is None:

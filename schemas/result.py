@@ -81,7 +81,7 @@ class SiteFacts(_Part):
     name: Text
     """Of the site."""
     patients: Text
-    """Eligible patients, rounded to the nearest 5; `<10` where there are fewer than 10."""
+    """Eligible patients, rounded to the nearest 5, `<10` below 10; in a federation `known at the site alone`."""
     status: Literal["took part", "left out", "dropped"]
     """`left out`: never in a sum. `dropped`: in the sums until it left the run."""
     reason: Text = ""
@@ -157,6 +157,8 @@ class Scores(_Part):
     """Over the pairs that `evaluation_kind` names."""
     c_index_within: CIndex | None = None
     """Over pairs inside the sites alone (sum of concordant over sum of comparable pairs); null where not computed."""
+    comparable_pairs: Count | None = None
+    """Pairs behind `c_index`, over all folds; null where not counted. A few dozen say nothing."""
     ibs: Annotated[float, Field(ge=0)] | None
     """Integrated Brier score with censoring weights; smaller is better, 0.25 is a coin."""
     calibration_slope: float | None
