@@ -86,7 +86,7 @@ def estimate(plan: Plan, done: Sequence[Round], *, over: bool = False) -> Estima
     """Return how much of a run is probably left.
 
     A step that asks once is one round. A fit asks until it has converged: it is expected to take as many rounds as
-    an earlier fit of the same run took, or seven.
+    an earlier fit of the same method took in this run, or seven.
 
     Args:
         plan: Of the run.
@@ -99,10 +99,10 @@ def estimate(plan: Plan, done: Sequence[Round], *, over: bool = False) -> Estima
     current = done[-1].step if done else plan.steps[0].name
     names = [step.name for step in plan.steps]
     position = names.index(current) if current in names else 0
-    fits = [asked[step.name] for step in plan.steps[:position] if _is_iterative(step)]
-    usual = fits[-1] if fits else _USUAL_FIT_ROUNDS
+    before = {step.method: asked[step.name] for step in plan.steps[:position]}
     left = 0
     for step in plan.steps[position:]:
+        usual = before.get(step.method, _USUAL_FIT_ROUNDS)
         expected = usual if _is_iterative(step) else sum(part.times for part in step.parts)
         left += max(0, expected - asked[step.name])
     left = max(1, left)

@@ -14,6 +14,7 @@ from archipel.demo import make_sites
 from archipel.homes import enrol_site, init_hub, init_site, utc_now
 from models.compile import compile_plan
 from schemas.study import load_study
+from tests.command_line import runner
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STUDY = CONFIGS / "cgd" / "study.toml"
@@ -21,20 +22,7 @@ STUDY = CONFIGS / "cgd" / "study.toml"
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a command as a shell would and return exit code, output and errors."""
-
-    def run(*words, answer=""):
-        monkeypatch.setattr(sys, "argv", ["archipel", *map(str, words)])
-        monkeypatch.setattr("typer.confirm", lambda question: answer == "y")
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code or 0, out, err
-
-    return run
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ wait in the product.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import json
 import os
 import re
 import signal
@@ -17,24 +19,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archipel import runs
+from archipel import Study, runs
 from archipel.alive import descendants, is_alive, running_children
 from archipel.demo import CONFIGS, make_sites
 from archipel.homes import enrol_site, init_hub, init_site, join_site, list_sites, revoke_site, utc_now
 from archipel.local_federation import LocalFederation, find_sites
 from archipel.local_run import run_plan
-from archipel.simulate import simulate
+from archipel.report import read_result
+from archipel.result import original_scale
 from archipel.site_folders import read_sites
 from archipel.studies import compile_study
 from client.approvals import approve
 from models.compile import build_step, compile_plan
 from models.progress import Progress
 from models.step import combine
+from schemas.design import design_columns
 from schemas.plan import Plan
 from schemas.study import load_study
 from server.launcher import online_sites
 from server.records import RunRecord
 from server.runs import list_rounds
+from tests.command_line import runner
 
 pytestmark = pytest.mark.processes
 
@@ -94,10 +99,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 # ---------------------------------------------------------------- the laws
 def test_real_processes_find_what_the_simulation_finds(federation, study, tables, tmp_path):
     path = study("equals-simulate", folds=5)
-    run_id = _launch(federation, compile_study(path))
-    _finish(federation, run_id)
-    real = runs.result_of(federation.hub, run_id)
-    simulated = simulate(path, tables, tmp_path)
+    notebook = Study(path, hub=federation.hub)
+    federation.approve(notebook.plan())
+    run_id = notebook.launch()
+    views = []
+    assert notebook.watch(run_id, views.append).status == "done"
+    real = notebook.result(run_id)
+    simulated = notebook.simulate(tables, tmp_path)
+    assert [view.standing.rounds_done for view in views] == sorted(view.standing.rounds_done for view in views)
+    assert {run.run_id for run in notebook.runs()} == {run_id}
     assert (real.n, real.events, real.grid_intervals) == (simulated.n, simulated.events, simulated.grid_intervals)
     for quantity in ("coefficients", "standard_errors"):
         found, expected = getattr(real, quantity), getattr(simulated, quantity)
@@ -210,6 +220,41 @@ def test_nothing_is_reached_but_loopback_and_nothing_reports_home(federation, un
         assert b"FLWR_DISABLE_UPDATE_CHECK=1" in environment
 
 
+def test_commands_tell_about_runs(federation, undisturbed, tmp_path, monkeypatch, capsys):
+    run = runner(monkeypatch, capsys)
+    hub = ("--hub", federation.hub)
+    code, out, _ = run("runs", "list", *hub, "--json")
+    (run_id,) = [found["run_id"] for found in json.loads(out) if found["study"] == "undisturbed"]
+    assert code == 0
+    assert f"{run_id} " in run("runs", "list", *hub)[1]
+    code, out, _ = run("runs", "show", "undisturbed", *hub)
+    assert code == 0
+    assert "Done after" in out
+    code, out, _ = run("runs", "watch", run_id, *hub)
+    assert code == 0
+    assert f"{run_id}: done." in out
+    code, out, _ = run("runs", "report", run_id, *hub, "--out", tmp_path)
+    assert code == 0
+    assert read_result(tmp_path / "result.json").coefficients == undisturbed
+    code, out, _ = run("runs", "compare", run_id, tmp_path / "result.json", *hub, "--out", tmp_path / "page.html")
+    assert code == 0
+    assert "Log hazard ratios" in out
+    assert "<table" in (tmp_path / "page.html").read_text()
+    assert "is over already (done)" in run("runs", "stop", run_id, *hub)[1]
+    code, _, err = run("runs", "resume", run_id, *hub)
+    assert code == 1
+    assert "launch the study again" in err
+    code, out, _ = run("hub", "status", "--home", federation.hub, "--json")
+    status = json.loads(out)
+    assert {site["name"] for site in status["sites"] if site["online"]} == set(federation.sites)
+    assert all(site["last_answer"] for site in status["sites"])
+    home = ("--home", federation.site("nih"))
+    assert "approved" in run("site", "plans", *home)[1]
+    assert "fit newton" in run("site", "ledger", "show", *home)[1]
+    assert "sound" in run("site", "ledger", "verify", *home)[1]
+    assert "running (agent" in run("site", "status", *home)[1]
+
+
 # ---------------------------------------------------------------- oracles
 def _cohorts(plan: Plan, tables: Path):
     return read_sites(tables, plan.study, plan.dictionary).cohorts
@@ -226,9 +271,6 @@ def _fit_without(plan: Plan, tables: Path, leaver: str) -> dict[str, float]:
         progress = progress.absorb(
             combine([step.local(question.part, question.arrays, cohort) for cohort in asked.values()])
         )
-    from archipel.result import original_scale
-    from schemas.design import design_columns
-
     coefficients, _ = original_scale(progress.arrays)
     names = [column.name for column in design_columns(plan.study, plan.dictionary)]
     return dict(zip(names, coefficients, strict=True))
@@ -317,8 +359,6 @@ def _inet_sockets(pid: int) -> list[str]:
 
 
 def _address(text: str) -> str:
-    import ipaddress
-
     raw = bytes.fromhex(text.partition(":")[0])
     words = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
     address = ipaddress.ip_address(words)
