@@ -14,11 +14,11 @@ import numpy as np
 from models.moments import covariate_specs, n_patients_spec, standardised
 from models.newton import (
     DERIVATIVE_BOUND,
-    LOG_HAZARD_LIMIT,
     MAX_ROUNDS,
     REFUSED,
     NewtonStep,
     Search,
+    can_evaluate,
     inverse,
     packed,
     refused,
@@ -110,7 +110,7 @@ class Cox:
         if part == "weights":
             weights = np.exp(log_hazard) * deaths(sent).weights(spells)
             return {**n_patients, "hessian_weighted": packed(weighted_products(x, weights))}
-        if not np.any(np.abs(log_hazard) > LOG_HAZARD_LIMIT):
+        if can_evaluate(log_hazard):
             answer = {**n_patients, **risk_sums(spells, x, log_hazard, efron=self._efron)}
             if within_bounds(releases, answer):
                 return answer

@@ -13,10 +13,10 @@ from models.cox import estimates, is_efron, no_events, penalties_of
 from models.moments import covariate_specs, n_patients_spec, standardised
 from models.newton import (
     DERIVATIVE_BOUND,
-    LOG_HAZARD_LIMIT,
     MAX_ROUNDS,
     NewtonStep,
     Search,
+    can_evaluate,
     inverse,
     packed,
     refused,
@@ -82,7 +82,7 @@ class CoxStratified:
         releases = self.parts()[0].releases
         x = standardised(cohort, self._design, sent["mean"], sent["scale"])
         log_hazard = x @ sent["beta"]
-        if not np.any(np.abs(log_hazard) > LOG_HAZARD_LIMIT):
+        if can_evaluate(log_hazard):
             answer = self._summand(own_spells(cohort), x, log_hazard)
             if within_bounds(releases, answer):
                 return answer

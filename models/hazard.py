@@ -21,10 +21,10 @@ from models.grouped_likelihood import CEILING, FLOOR, is_open, summand
 from models.moments import covariate_specs, n_patients_spec, standardised
 from models.newton import (
     DERIVATIVE_BOUND,
-    LOG_HAZARD_LIMIT,
     MAX_ROUNDS,
     NewtonStep,
     Search,
+    can_evaluate,
     inverse,
     refused,
     unpacked,
@@ -119,7 +119,7 @@ class Hazard:
         releases = self.parts()[0].releases
         x = standardised(cohort, self._design, sent["mean"], sent["scale"])
         log_hazard = x @ sent["beta"]
-        if np.any(np.abs(log_hazard) > LOG_HAZARD_LIMIT):
+        if not can_evaluate(log_hazard):
             return refused(releases, "log_likelihood", cohort.n_patients)
         spells = interval_of(
             cohort.time, cohort.event, cohort.entry, sent["edges"], int(sent["n_intervals"]), exact=self._exact

@@ -22,8 +22,10 @@ from models.step import Arrays, DivergedError, Floats
 from schemas.plan import ArraySpec
 
 MAX_ROUNDS = 40
-# Beyond it a site refuses to evaluate: e^50 times the hazard at the means is no patient.
+# Beyond these a site refuses to evaluate: no patient has e^50 times the hazard at the means, and sums over risk sets
+# would hold nobody but them. Hazards near 0 harm no sum; e^-500 is still a number.
 LOG_HAZARD_LIMIT = 50.0
+_LOG_HAZARD_FLOOR = -500.0
 # What a site answers there as log-likelihood: below every real one, and finite, as all releases are.
 REFUSED = -1e15
 # Sums of hazards and of products of covariates, at the limit above.
@@ -142,7 +144,7 @@ class Search:
         if self.rounds + 1 >= MAX_ROUNDS:
             raise DivergedError(
                 f"the fit has not converged in {MAX_ROUNDS} rounds; add a penalty, or leave out covariates that "
-                "few patients have or that nearly repeat each other"
+                "few patients have, that nearly repeat each other, or with values far from all others"
             )
         return replace(search, rounds=self.rounds + 1)
 
@@ -241,6 +243,11 @@ def unpacked(triangle: Floats, p: int) -> Floats:
     matrix = np.zeros((p, p))
     matrix[np.triu_indices(p)] = triangle
     return matrix + np.triu(matrix, 1).T
+
+
+def can_evaluate(log_hazard: Floats) -> bool:
+    """Whether all of a site's (n,) log hazards are within the limits."""
+    return bool(np.all((log_hazard <= LOG_HAZARD_LIMIT) & (log_hazard >= _LOG_HAZARD_FLOOR)))
 
 
 def refused(releases: Sequence[ArraySpec], value: str, n_patients: int) -> dict[str, Floats]:

@@ -13,7 +13,7 @@ Interval k = 0..K-1 is (edge[k-1], edge[k]], with edge[-1] = 0. The rules, for o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -144,11 +144,6 @@ def interval_of(
         event=in_grid & ~empty,
         n_bins=edges.size,
     )
-
-
-def only(spells: Spells, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Spells:
-    """Return the spells of some of the patients."""
-    return replace(spells, first=spells.first[rows], stop=spells.stop[rows], event=spells.event[rows])
 
 
 def grid_specs(n_bins: int) -> tuple[ArraySpec, ...]:

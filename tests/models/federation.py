@@ -11,13 +11,30 @@ from schemas.design import DesignColumn
 from schemas.plan import ArraySpec
 
 
-def run_step(step: Step, inputs: Arrays, cohorts: Sequence[Cohort], rounds: list[str] | None = None) -> Arrays:
-    """Return the step's final state; `rounds` collects the parts that were asked."""
+def run_step(
+    step: Step,
+    inputs: Arrays,
+    cohorts: Sequence[Cohort],
+    rounds: list[str] | None = None,
+    leaving: int | None = None,
+) -> Arrays:
+    """Return the step's final state.
+
+    Args:
+        step: The step.
+        inputs: Its inputs.
+        cohorts: The sites.
+        rounds: Collects the parts that were asked.
+        leaving: The round (from 1 on) in which the first site does not answer, and the others are asked anew.
+    """
     parts = {part.name: part for part in step.parts()}
     asked: list[str] = [] if rounds is None else rounds
     turn = step.begin(inputs)
     while turn.ask is not None:
         asked.append(turn.ask)
+        if len(asked) == leaving:
+            turn, cohorts = step.shrink(turn.ask, turn.state), cohorts[1:]
+            assert turn.ask is not None
         part = parts[turn.ask]
         assert asked.count(part.name) <= part.times, f"{part.name} was asked more often than its plan allows"
         sent = sent_arrays(part, turn.state, inputs)
@@ -80,27 +97,35 @@ def fit(
     columns: Sequence[str],
     *,
     bin_edges: Sequence[float] | None = None,
+    edges: Floats | None = None,
     min_events: int = 1,
     standardise: bool = True,
     rounds: list[str] | None = None,
     centres: Sequence[float] | None = None,
     **settings: Any,
 ) -> dict[str, Floats]:
-    """Moments, grid and one fit; without `bin_edges` on the exact event times of all sites.
+    """Moments, grid and one fit; without `bin_edges` or `edges` on the exact event times of all sites.
+
+    Args:
+        bin_edges: Bins from which the common grid is made.
+        edges: The common grid itself, of merged intervals.
 
     Returns:
         The state of the fit, with `mean`, `scale`, `edges` and `n_intervals` of the steps before it.
     """
     from models.registry import METHODS
 
-    exact = bin_edges is None
+    exact = bin_edges is None and edges is None
     if bin_edges is None:
         bin_edges = [float(t) for t in np.unique(np.concatenate([c.time[c.event] for c in cohorts]))]
-    n_bins = len(bin_edges)
+    n_bins = len(bin_edges) if edges is None else len(edges)
     centred: Mapping[str, Any] = {} if centres is None else {"centres": list(centres)}
     moments = run_step(METHODS["moments"](context(columns, standardise=standardise, **centred)), {}, cohorts)
-    grid_settings = {"bin_edges": list(bin_edges), "min_events": min_events, "exact": exact}
-    grid = run_step(METHODS["event_grid"](context(columns, n_bins, **grid_settings)), {}, cohorts)
+    if edges is None:
+        grid_settings = {"bin_edges": list(bin_edges), "min_events": min_events, "exact": exact}
+        grid = run_step(METHODS["event_grid"](context(columns, n_bins, **grid_settings)), {}, cohorts)
+    else:
+        grid = {"edges": edges, "n_intervals": np.array(float(n_bins))}
     inputs = {
         "mean": moments["mean"],
         "scale": moments["scale"],
