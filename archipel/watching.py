@@ -48,6 +48,7 @@ class RunView:
         part: Of the step being asked; empty before the first question and after the last.
         estimate: Of what is left.
         news: Events since the view before.
+        new_rounds: Rounds that were completed since the view before.
         abandoned: Nobody conducts the run although it is not over; `archipel runs resume` goes on.
     """
 
@@ -56,6 +57,7 @@ class RunView:
     part: str
     estimate: Estimate
     news: tuple[Event, ...]
+    new_rounds: tuple[Round, ...]
     abandoned: bool
 
     @property
@@ -71,12 +73,16 @@ class RunView:
     def for_terminal(self) -> terminal.Standing:
         """Return what the progress display shows."""
         sites = self.run.remaining or self.run.invited
+        heard = self.standing.heard
+        if not heard and self.run.status == "running" and self.rounds:
+            # Answers of a round are stored when it ends; until somebody is late, who was heard last says more.
+            heard = (*self.rounds[-1].heard, *self.rounds[-1].silent)
         return terminal.Standing(
             step=self.standing.step or "set-up",
             part=self.part or self.run.status,
             rounds_done=self.standing.rounds_done,
             rounds_expected=self.standing.rounds_done + self.estimate.rounds_left,
-            heard=self.standing.heard,
+            heard=heard,
             sites=sites,
             seconds_left=self.estimate.seconds_left,
         )
@@ -129,7 +135,7 @@ def follow(
     """
     plan = read_plan(store.run(run_id).plan)
     seen: object = None
-    last_event = 0
+    last_event = rounds_seen = 0
     while True:
         now = standing(store, run_id)
         news = tuple(list_events(store, run_id, after=last_event))
@@ -146,8 +152,10 @@ def follow(
                 part=_part(plan, now, done),
                 estimate=estimate(plan, done, over=over),
                 news=news,
+                new_rounds=done[rounds_seen:],
                 abandoned=abandoned,
             )
+            rounds_seen = len(done)
         if over:
             return
         sleep(poll_s)
@@ -167,15 +175,23 @@ def tell_news(progress: terminal.RunProgress, view: RunView, *, lines: bool = Fa
     Args:
         progress: The display.
         view: Of the run now.
-        lines: Leave a line for each view, where nobody looks at a bar (a log file).
+        lines: Leave a line for each round, where nobody looks at a bar (a log file).
     """
     for event in view.news:
         progress.say(event.text)
     if view.abandoned:
         progress.say(f"Nobody conducts this run any more: `archipel runs resume {view.run.run_id}` goes on.")
-    if view.is_over:
-        return
     if lines:
-        progress.say(terminal.describe(view.for_terminal()))
-    else:
+        for done in view.new_rounds:
+            progress.say(_line(done, view))
+    elif not view.is_over:
         progress.show(view.for_terminal())
+
+
+def _line(done: Round, view: RunView) -> str:
+    expected = view.standing.rounds_done + view.estimate.rounds_left
+    asked = len(view.run.remaining or view.run.invited)
+    silent = f", nothing to add at {len(done.silent)}" if done.silent else ""
+    words = f"{done.step} {done.part}".replace("_", " ")
+    heard = f"{len(done.heard)}/{asked} sites{silent}"
+    return f"Round {done.index} of about {expected} ({words}): {heard}, {done.seconds:.2f} s"
