@@ -19,7 +19,7 @@ from models.step import Floats
 from models.time_grid import Spells
 
 FLOOR = -50.0
-CEILING = 25.0
+CEILING = 20.0
 
 
 def is_open(alpha: Floats) -> NDArray[np.bool_]:
