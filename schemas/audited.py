@@ -19,8 +19,6 @@ SUPERLINK: dict[str, str] = {
     "flwr.superlink.servicer.fleet.fleet_handlers:push_messages": "70c2fe927c6693b0",
     "flwr.superlink.servicer.fleet.fleet_handlers:push_object": "df7e96f1188e0a40",
     "flwr.superlink.servicer.fleet.fleet_handlers:pull_object": "78f6d45fda46df47",
-    "flwr.superlink.routers.control.middlewares:ControlAuthenticationMiddleware": "1495e41d9bbbd25d",
-    "flwr.superlink.dependencies.account:AccountAccessDependency": "160ae44e3cc39a1d",
     "flwr.supercore.dependencies.superexec:authenticate_superexec_request": "25520d5ab7206484",
     "flwr.supercore.dependencies.task:authenticate_task": "7b4c0c58ea91353a",
     "flwr.supercore.error.http:http_error_translator": "63e39a121204a42b",

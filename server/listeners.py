@@ -6,6 +6,7 @@ No Flower here; `server.superlink` says what is served.
 from __future__ import annotations
 
 import contextlib
+import hmac
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Literal
@@ -25,18 +26,36 @@ class BodyTooLargeError(Exception):
 
 
 class InternalOnly:
-    """Flower's app on loopback, without the fleet API and without its documentation pages."""
+    """Flower's app on loopback: the control API for who holds the hub's token, the runtime API, and health.
 
-    def __init__(self, app: ASGIApp) -> None:
+    The fleet API and the documentation pages are not on it. The runtime API has its
+    own secrets (the launcher's, then a task's). Without the token every other user
+    of this machine could submit a run, since Flower's open-source edition lets in anyone.
+    """
+
+    def __init__(self, app: ASGIApp, control_token: str) -> None:
         self._app = app
+        self._authorization = f"Bearer {control_token}".encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on the control API, the runtime API and health; the rest is 404."""
-        path = scope.get("path", "")
-        if scope["type"] == "http" and path != "/health" and not path.startswith(("/v1/control/", "/v1/runtime/")):
-            await PlainTextResponse("not found", HTTPStatus.NOT_FOUND)(scope, receive, send)
-            return
+        """Passes a call on, or answers 404 or 401."""
+        if scope["type"] == "http":
+            refusal = self._refusal(scope)
+            if refusal is not None:
+                await PlainTextResponse(refusal.phrase, refusal)(scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> HTTPStatus | None:
+        path = scope["path"]
+        if path == "/health" or path.startswith("/v1/runtime/"):
+            return None
+        if not path.startswith("/v1/control/"):
+            return HTTPStatus.NOT_FOUND
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) != 1 or not hmac.compare_digest(given[0], self._authorization):
+            return HTTPStatus.UNAUTHORIZED
+        return None
 
 
 async def disconnected(receive: Receive) -> None:

@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import hmac
 import logging
 import signal
 import sys
@@ -42,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
+from flwr.app import Message
 from flwr.common.constant import (
     HEARTBEAT_DEFAULT_INTERVAL,
     NOOP_ACCOUNT_NAME,
@@ -53,9 +53,9 @@ from flwr.common.constant import (
 )
 from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
-from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
     FLWR_IN_MEMORY_DB_NAME,
     NodeStatus,
 )
@@ -63,7 +63,8 @@ from flwr.supercore.date import now
 from flwr.supercore.error import FlowerError, http_error_translator
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store import NoObjectInStoreError
-from flwr.superlink.auth_plugin import ControlAuthnPlugin
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
@@ -82,6 +83,7 @@ from schemas.wire import POLL_S, FlowerDiffersError, verify_flower
 from server.enrolled import Registry
 from server.hub_home import HubSettings, load_hub_settings
 from server.listeners import BodyTooLargeError, InternalOnly, disconnected, make_server, read_body
+from server.presence import Presence
 
 log = logging.getLogger("archipel.superlink")
 
@@ -89,9 +91,6 @@ Proto = Any  # the protobuf classes ship no types of their own
 
 HOLD_S = 10.0
 """How long a site's call for news is held open; below every usual proxy's limit."""
-
-SILENT_S = 25.0
-"""A node that sent nothing for so long may be replaced by another with its key. A live one beats every 23 s."""
 
 _SMALL = 1 << 20
 _LARGE = 256 << 20
@@ -123,8 +122,7 @@ class FleetListener:
     def __init__(self, flower: FastAPI) -> None:
         self._flower = flower
         self._state: InMemoryLinkState = flower.state.linkstate_factory.state()
-        self._seen: dict[int, float] = {}
-        self._instances: dict[int, str] = {}
+        self._presence = Presence()
         state, store = self._state, self._state.object_store
         handlers = fleet_handlers
         # Exactly what an agent uses. Registering and unregistering oneself is not among it: enrolment is ours.
@@ -171,9 +169,9 @@ class FleetListener:
             if isinstance(message, fleet_pb2.ActivateNodeRequest):
                 self._make_room(message.public_key, request.headers.get(INSTANCE_HEADER, ""))
             elif isinstance(message, fleet_pb2.DeactivateNodeRequest):
-                self._seen.pop(message.node_id, None)
+                self._presence.leave(message.node_id)
             else:
-                self._seen[message.node.node_id] = time.monotonic()
+                self._presence.hear(message.node.node_id)
             if isinstance(message, fleet_pb2.PullMessagesRequest):
                 await self._hold(message.node.node_id, receive)
             answer = await run_in_threadpool(call.answer, message)
@@ -183,9 +181,11 @@ class FleetListener:
 
     async def _parse(self, call: _Call, request: Request) -> Proto:
         key = _header_key(request)
-        # Before a byte of the body is read: a stranger must not make the hub hold 256 MiB.
         if key is None or self._state.get_node_id_by_public_key(key) is None:
             raise _RefusedError(HTTPStatus.UNAUTHORIZED, "not-enrolled")
+        # Before a large body is read: a stranger who knows a public key must not make the hub hold 256 MiB.
+        if call.limit > _SMALL and not _is_signed(request, key):
+            raise _RefusedError(HTTPStatus.UNAUTHORIZED, "connection-unknown")
         message = call.request()
         try:
             message.ParseFromString(await read_body(request, call.limit))
@@ -210,14 +210,14 @@ class FleetListener:
             while not self._has_message(node_id) and time.monotonic() < end:
                 if (await asyncio.wait({gone}, timeout=POLL_S / 2))[0]:
                     # It died or its line broke while idle: offline now, not in a minute.
-                    self._seen.pop(node_id, None)
+                    self._presence.leave(node_id)
                     self._state.deactivate_node(node_id)
                     raise _RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "gone")
                 if self._state.nodes[node_id].status == NodeStatus.UNREGISTERED:
                     raise _RefusedError(HTTPStatus.UNAUTHORIZED, "not-enrolled")  # revoked while it waited
         finally:
             gone.cancel()
-        self._seen[node_id] = time.monotonic()
+        self._presence.hear(node_id)
 
     def _has_message(self, node_id: int) -> bool:
         state = self._state
@@ -227,34 +227,16 @@ class FleetListener:
                 for message in state.message_ins_store.values()
                 if message.metadata.dst_node_id == node_id and message.metadata.delivered_at == ""
             ]
-        return any(self._is_complete(message_id) for message_id in waiting)
-
-    def _is_complete(self, message_id: str) -> bool:
-        store = self._state.object_store
-        try:
-            tree = store.get_object_tree(message_id)
-        except NoObjectInStoreError:
-            return True  # nothing to wait for: the handler deletes such a message
-        return all(store.get(node.object_id) for node in iterate_object_tree(tree))
+        return any(_is_complete(state, message_id) for message_id in waiting)
 
     def _make_room(self, key: bytes, instance: str) -> None:
-        """Lets an agent take the place of a dead one with its key, where Flower would have it wait for a minute.
-
-        Two living agents of one site would each keep half of a ledger. One agent
-        locks its folder, so a second with the same folder and machine proves that
-        the first is gone; any other has to wait until the first has been silent.
-        """
         node_id = self._state.get_node_id_by_public_key(key)
         if node_id is None:
             raise _RefusedError(HTTPStatus.UNAUTHORIZED, "not-enrolled")
-        silent_s = time.monotonic() - self._seen.get(node_id, -SILENT_S)
-        is_same = instance != "" and self._instances.get(node_id) == instance
-        if silent_s < SILENT_S and not is_same and self._is_online(node_id):
+        if not self._presence.replace(node_id, instance) and self._is_online(node_id):
             raise _RefusedError(HTTPStatus.CONFLICT, "already-online")
         self._state.deactivate_node(node_id)
         self._deliver_again(node_id)
-        self._instances[node_id] = instance
-        self._seen[node_id] = time.monotonic()
 
     def _is_online(self, node_id: int) -> bool:
         return any(info.status == NodeStatus.ONLINE for info in self._state.get_node_info(node_ids=[node_id]))
@@ -268,11 +250,16 @@ class FleetListener:
         state = self._state
         with state.lock:
             for message_id, message in state.message_ins_store.items():
-                if (
-                    message.metadata.dst_node_id == node_id
-                    and message_id not in state.message_ins_id_to_message_res_id
-                ):
-                    message.metadata.delivered_at = ""
+                if message.metadata.dst_node_id != node_id:
+                    continue
+                reply_id = state.message_ins_id_to_message_res_id.get(message_id)
+                if reply_id is not None and _is_complete(state, reply_id):
+                    continue
+                if reply_id is not None:  # half of a reply: its other half died with the agent
+                    del state.message_ins_id_to_message_res_id[message_id]
+                    state.message_res_store.pop(reply_id, None)
+                    state.object_store.delete(reply_id)
+                message.metadata.delivered_at = ""
 
     def _deactivate(self, request: fleet_pb2.DeactivateNodeRequest) -> Proto:
         if not self._is_online(request.node_id):
@@ -287,11 +274,47 @@ class FleetListener:
         return fleet_handlers.push_messages(request, self._state)
 
 
+def _is_complete(state: InMemoryLinkState, message_id: str) -> bool:
+    """Returns whether all objects of a message have arrived, or can no longer arrive."""
+    store = state.object_store
+    try:
+        tree = store.get_object_tree(message_id)
+    except NoObjectInStoreError:
+        return True  # nothing to wait for: the handlers delete such a message
+    return all(store.get(node.object_id) for node in iterate_object_tree(tree))
+
+
+def _hold_back_half_replies(state: InMemoryLinkState) -> None:
+    """Shows the server app a reply when all of it is there.
+
+    A reply is announced before its objects arrive. If its site dies in between,
+    Flower's grid waits two hours for them, far beyond any deadline of ours.
+    """
+    get_replies = state.get_message_res
+
+    def get_complete_replies(message_ids: set[str], run_id: int) -> list[Message]:
+        with state.lock:
+            replies = {one: state.message_ins_id_to_message_res_id.get(one) for one in message_ids}
+            half = {one for one, reply in replies.items() if reply is not None and not _is_complete(state, reply)}
+            return get_replies(message_ids - half, run_id)
+
+    state.__dict__["get_message_res"] = get_complete_replies
+
+
 def _header_key(request: Request) -> bytes | None:
     try:
         return b64decode(request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
     except (KeyError, ValueError):
         return None
+
+
+def _is_signed(request: Request, key: bytes) -> bool:
+    try:
+        signature = b64decode(request.headers[FLEET_HTTP_SIGNATURE_HEADER], validate=True)
+        signed = request.headers[TIMESTAMP_HEADER].encode("ascii")
+    except (KeyError, ValueError):
+        return False
+    return verify_signature(bytes_to_public_key(key), signed, signature)
 
 
 def _is_clock_off(request: Request) -> bool:
@@ -303,34 +326,6 @@ def _is_clock_off(request: Request) -> bool:
 
 
 # ---------------------------------------------------------------- the hub's own listener
-class _ControlToken(ControlAuthnPlugin):
-    """Lets in who holds the hub's token, so that other users of the machine stay out of the control API."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def validate_tokens_in_metadata(
-        self, metadata: Sequence[tuple[str, str | bytes]]
-    ) -> tuple[bool, AccountInfo | None]:
-        for _, value in metadata:
-            given = value.encode() if isinstance(value, str) else value
-            if hmac.compare_digest(given, self._token.encode()):
-                # The one account that the open-source edition knows; users and roles are ours.
-                return True, AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
-        return False, None
-
-    def get_login_details(self) -> AccountAuthLoginDetails | None:
-        return None
-
-    def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:
-        return None
-
-    def refresh_tokens(
-        self, metadata: Sequence[tuple[str, str | bytes]]
-    ) -> tuple[Sequence[tuple[str, str | bytes]] | None, AccountInfo | None]:
-        return None, None
-
-
 class _NoLegacyServers:
     """Stands in for the lifespan of `flower-superlink`, which starts gRPC servers and a subprocess executor."""
 
@@ -353,7 +348,8 @@ def _flower_config(settings: HubSettings) -> SuperLinkLifespanConfig:
         insecure=False,
         certificates=None,
         superexec_auth_secret=settings.superexec_secret.read_bytes(),
-        authn_plugin=_ControlToken(settings.control_token.read_text("ascii").strip()),
+        # Who may call the control API is decided before Flower sees the call: `InternalOnly`.
+        authn_plugin=NoOpControlAuthnPlugin(),
         event_log_plugin=None,
         fleet_event_log_plugin=None,
         enable_event_log=False,
@@ -393,9 +389,12 @@ class _FlowerNodes:
 # ---------------------------------------------------------------- the process
 async def _serve(settings: HubSettings) -> None:
     flower = create_app(_flower_config(settings), _NoLegacyServers)  # type: ignore[arg-type]
-    registry = Registry(settings, _FlowerNodes(flower.state.linkstate_factory.state()))
+    state = flower.state.linkstate_factory.state()
+    _hold_back_half_replies(state)
+    registry = Registry(settings, _FlowerNodes(state))
     registry.sync()
-    inner = make_server(InternalOnly(flower), "127.0.0.1", settings.internal_port, settings, "on")
+    token = settings.control_token.read_text("ascii").strip()
+    inner = make_server(InternalOnly(flower, token), "127.0.0.1", settings.internal_port, settings, "on")
     outer = make_server(FleetListener(flower), settings.listen, settings.public_port, settings, "off")
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

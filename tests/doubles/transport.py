@@ -78,7 +78,22 @@ def run_agent(arguments: list[str]) -> int:
     from client import agent
 
     shift_clock(float(os.environ.get("TEST_CLOCK_AHEAD_S", "0")))
+    home = Path(arguments[arguments.index("--home") + 1])
+    agent.__dict__["_send"] = dying_once(home / "died", agent._send)
     return agent.main(arguments, open_guard=lambda home: Gate())  # type: ignore[arg-type,return-value]
+
+
+def dying_once(marker: Path, send_reply: Any) -> Any:
+    """The first answer to "half" is announced to the hub, and before its objects follow the agent is gone."""
+    from schemas.wire import from_record
+
+    def send(reply: Any, send: Any, push_object: Any) -> None:
+        if reply.has_content() and from_record(reply.content) == b"echo:half" and not marker.exists():
+            marker.touch()
+            send_reply(reply, send, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        send_reply(reply, send, push_object)
+
+    return send
 
 
 def shift_clock(ahead_s: float) -> None:

@@ -20,6 +20,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     running = Federation(Path(tmp_path_factory.mktemp("federation")))
     running.start()
     try:
+        # All are connected before the first test, whichever it is.
+        assert running.ask(dict.fromkeys(running.sites, b"ready"), 60) == dict.fromkeys(running.sites, b"echo:ready")
         yield running
     finally:
         running.stop()

@@ -34,6 +34,16 @@ def test_a_site_killed_at_work_answers_in_the_same_round(federation: Federation,
     killer.join()
 
 
+def test_half_a_reply_is_never_waited_for(federation: Federation) -> None:
+    start = time.monotonic()
+    assert federation.ask({"nantes": b"half", "paris": b"whole"}, 60) == {
+        "nantes": b"echo:half",
+        "paris": b"echo:whole",
+    }
+    assert (federation.sites["nantes"].home / "died").exists()
+    assert time.monotonic() - start < 45  # Flower alone waits for the other half for two hours
+
+
 def test_a_slow_site_is_late_and_its_answer_is_not_taken_for_the_next(federation: Federation) -> None:
     run_id, _ = federation.submit(
         ({"lyon": b"sleep:3", "paris": b"quick"}, 1.0),

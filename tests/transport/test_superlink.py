@@ -87,6 +87,11 @@ def test_internal_port_has_neither_fleet_nor_documentation(federation: Federatio
     assert call(federation, "POST", path, port=federation.settings.internal_port) == 404
 
 
+def test_even_the_login_calls_of_control_need_the_token(federation: Federation) -> None:
+    path = "/v1/control/get-login-details"
+    assert call(federation, "POST", path, port=federation.settings.internal_port) == 401
+
+
 @pytest.mark.parametrize("token", ["", "guess"])
 def test_control_needs_the_token(federation: Federation, token: str) -> None:
     class Bearer:
