@@ -1,6 +1,7 @@
 """What all commands share: where homes lie, how JSON and sentences are printed, how an error becomes an exit code.
 
-Exit codes: 0 done; 1 failed, also when what was checked has faults; 2 wrong use of the command itself.
+Exit codes: 0 done; 1 failed, also when what was checked has faults; 2 wrong use of the command itself; 130 ended by
+Ctrl-C or SIGTERM, as shells have it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,13 @@ from typing import Annotated, Any
 
 import typer
 
+from archipel.alive import running_children
 from schemas.errors import ArchipelError
 
 __all__ = [
     "AsJson",
     "HubFolder",
+    "INTERRUPTED",
     "HubHome",
     "StoppedError",
     "SiteHome",
@@ -29,6 +33,7 @@ __all__ = [
     "print_json",
     "run_safely",
     "say",
+    "verify_not_running",
 ]
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -52,7 +57,11 @@ HUB = Path("hub")
 SITE = Path("site")
 
 _FAILED = 1
-_INTERRUPTED = 130
+INTERRUPTED = 130
+
+
+class AlreadyRunningError(ArchipelError):
+    """A second start from one folder."""
 
 
 class StoppedError(Exception):
@@ -93,7 +102,7 @@ def run_safely(app: Callable[[], None]) -> None:
         _fail(str(error))
     except (StoppedError, KeyboardInterrupt):
         say("Stopped.", error=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output is gone (`| head`); nothing is left to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -111,6 +120,25 @@ def run_safely(app: Callable[[], None]) -> None:
             f"{Path(frame.filename).name}, line {frame.lineno}). Please report it with this line; "
             "ARCHIPEL_DEBUG=1 shows more, which may include patients' values: do not send that."
         )
+
+
+def verify_not_running(home: Path, what: str, patience_s: float = 3.0) -> None:
+    """Refuse to start a hub or site a second time from one folder: each would keep half of the truth.
+
+    Args:
+        home: The folder.
+        what: ``hub`` or ``site``.
+        patience_s: How long the processes of a supervisor that was killed a moment ago may take to end.
+
+    Raises:
+        AlreadyRunningError: Naming the processes.
+    """
+    deadline = time.monotonic() + patience_s
+    while (found := running_children(home)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if found:
+        named = ", ".join(f"{name} {pid}" for name, pid in found.items())
+        raise AlreadyRunningError(f"The {what} in {home.resolve()} runs already ({named}): stop that one first.")
 
 
 def _fail(sentence: str) -> None:

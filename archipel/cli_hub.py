@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from archipel.cli_common import HUB, AsJson, HubHome, command_group, print_json, say
+from archipel.cli_common import HUB, AsJson, HubHome, command_group, print_json, say, verify_not_running
 
 __all__ = ["app"]
 
@@ -62,6 +62,7 @@ def up(home: HubHome = HUB) -> None:
     from server.hub_process import serve
 
     die_with_parent()
+    verify_not_running(home, "hub")
     raise typer.Exit(serve(home))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from archipel.cli_common import HUB, AsJson, HubFolder, StudyFile, command_group, print_json, say
+from archipel.cli_common import HUB, INTERRUPTED, AsJson, HubFolder, StudyFile, command_group, print_json, say
 
 __all__ = ["app", "launch"]
 
@@ -58,7 +59,8 @@ def list_(hub: HubFolder = HUB, as_json: AsJson = False) -> None:
     if not runs:
         say("No run yet: `archipel launch STUDY` starts one.")
     for run in runs:
-        say(f"{run.run_id:<44} {run.status:<10} {run.created_at:%Y-%m-%d %H:%M}  {run.message}")
+        short = textwrap.shorten(run.message, 80, placeholder=" …")
+        say(f"{run.run_id:<44} {run.status:<10} {run.created_at:%Y-%m-%d %H:%M}  {short}")
 
 
 @app.command()
@@ -187,9 +189,13 @@ def _watch(hub: Path, run_id: str) -> None:
 
     console = Console(stderr=True)
     last = None
-    with open_store(hub) as store, RunProgress(console) as progress:
-        for last in follow(store, run_id):
-            tell_news(progress, last, lines=not console.is_terminal)
+    try:
+        with open_store(hub) as store, RunProgress(console) as progress:
+            for last in follow(store, run_id):
+                tell_news(progress, last, lines=not console.is_terminal)
+    except KeyboardInterrupt:
+        say(f"No longer watching; the run goes on. `archipel runs watch {run_id}` looks again.", error=True)
+        raise typer.Exit(INTERRUPTED) from None
     if last is not None:
         say(f"{run_id}: {last.run.status}. {last.run.message}")
         if last.run.status == "done":

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from archipel.cli_common import SITE, AsJson, SiteHome, command_group, print_json, say
+from archipel.cli_common import SITE, AsJson, SiteHome, command_group, print_json, say, verify_not_running
 from schemas.errors import ArchipelError
 
 __all__ = ["app"]
@@ -193,6 +193,7 @@ def up(home: SiteHome = SITE) -> None:
     from schemas.processes import die_with_parent
 
     die_with_parent()
+    verify_not_running(home, "site")
     raise typer.Exit(serve(home))
 
 

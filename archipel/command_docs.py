@@ -16,7 +16,8 @@ _HEAD = """# Commands
 
 This page is written from the commands' own help (`python -m archipel.command_docs > docs/commands.md`).
 
-- Exit codes: 0 done; 1 failed, also where what was checked has faults; 2 wrong use of the command itself.
+- Exit codes: 0 done; 1 failed, also where what was checked has faults; 2 wrong use of the command itself; 130
+  ended by Ctrl-C or SIGTERM, with everything it started.
 - An error is one sentence that says what to do, or the list of all faults with their places.
 - `--json` prints one JSON document on standard output; progress and errors go to standard error.
 - The hub's folder comes from `--home` or `--hub`, else from `ARCHIPEL_HUB_HOME`, else `./hub`; a site's from

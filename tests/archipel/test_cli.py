@@ -200,6 +200,23 @@ def test_folder_that_is_no_hub(run, tmp_path):
     assert "archipel hub init" in err
 
 
+def test_second_start_from_one_folder_is_refused(run, tmp_path):
+    init_hub(tmp_path / "hub", public_port=0, internal_port=0)
+    init_site(tmp_path / "site", "chu-lille", tmp_path, utc_now())
+    for side in ("hub", "site"):
+        home = tmp_path / side
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(home)])
+        try:
+            (home / "run").mkdir(exist_ok=True)
+            (home / "run" / "agent.pid").write_text(f"{child.pid}\n")
+            code, _, err = run(side, "up", "--home", home)
+        finally:
+            child.kill()
+            child.wait()
+        assert code == 1
+        assert f"runs already (agent {child.pid})" in err
+
+
 def test_site_up_before_join_names_what_to_do(run, tmp_path):
     init_site(tmp_path / "site", "chu-lille", tmp_path, utc_now())
     code, _, err = run("site", "up", "--home", tmp_path / "site")
