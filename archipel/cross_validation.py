@@ -176,13 +176,12 @@ def fit(study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort]) -> 
     plan = compile_plan(study, dictionary, exact_times=times, evaluation=False, figures=False)
     arrays = run_plan(plan, cohorts).progress.arrays
     n = int(arrays["grid.n_intervals"])
-    source = "fit" if study.model.method == "hazard" else "baseline"
     return Fitted(
         mean=arrays["moments.mean"],
         scale=arrays["moments.scale"],
         beta=arrays["fit.beta"],
         edges=arrays["grid.edges"][:n],
-        cumulative_hazard=arrays[f"{source}.cumulative_hazard"][:n],
+        cumulative_hazard=arrays["baseline.cumulative_hazard"][:n],
         exact=study.privacy.exact_times,
     )
 

@@ -182,8 +182,7 @@ def _covariate(column: DesignColumn, j: int, plan: Plan, arrays: Mapping[str, Fl
 
 
 def _baseline(plan: Plan, arrays: Mapping[str, Floats]) -> Baseline | None:
-    source = "fit" if plan.study.model.method == "hazard" else "baseline"
-    cumulative = arrays.get(f"{source}.cumulative_hazard")
+    cumulative = arrays.get("baseline.cumulative_hazard")
     if cumulative is None:
         return None
     n = int(arrays["grid.n_intervals"])

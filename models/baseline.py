@@ -1,4 +1,9 @@
-"""The baseline hazard after a Cox fit (Breslow 1974), and survival from a cumulative hazard on the grid."""
+"""The baseline hazard that predictions stand on, and survival from a cumulative hazard on the grid.
+
+With exact event times it is Breslow's (1974). On a merged grid it is the hazard of a piecewise exponential model at
+the given coefficients (Holford 1976, Biometrics 32:587): events over the hazards of those under observation, each
+for the share of the interval in which they were (docs/adr/0008).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import numpy as np
 from models.moments import covariate_specs, log_hazard, n_patients_spec
 from models.newton import DERIVATIVE_BOUND
 from models.step import Arrays, Context, Floats, Turn
-from models.time_grid import grid_specs, interval_of
+from models.time_grid import grid_specs, observation_of
 from schemas.cohort import Cohort
 from schemas.plan import ArraySpec, PartSpec
 
@@ -15,7 +20,7 @@ _LONGEST_EXPONENT = 700.0
 
 
 class Baseline:
-    """Cumulative baseline hazard at the means, sum of events / S0 over the intervals so far.
+    """Cumulative baseline hazard at the means: events / hazards under observation, summed over the intervals so far.
 
     Settings:
         exact: Whether the grid holds the exact event times.
@@ -33,13 +38,18 @@ class Baseline:
         self._exact = bool(context.settings.get("exact", False))
 
     def parts(self) -> tuple[PartSpec, ...]:
-        """Return the one question: events and hazards at risk."""
+        """Return the one question: events and hazards under observation."""
         p, k = len(self._design), self._n_bins
         beta = ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios")
         releases = (
             n_patients_spec(),
             ArraySpec(name="events", shape=(k,), meaning="patients with the event in each interval"),
-            ArraySpec(name="s0", shape=(k,), meaning="hazards of those at risk", bound=DERIVATIVE_BOUND),
+            ArraySpec(
+                name="hazard_observed",
+                shape=(k,),
+                meaning="hazards of those under observation, each for the share of the interval",
+                bound=DERIVATIVE_BOUND,
+            ),
         )
         sends = (*covariate_specs(p), *grid_specs(k), beta)
         return (PartSpec(name="risk_sets", sends=sends, releases=releases, times=1),)
@@ -49,21 +59,21 @@ class Baseline:
         return Turn({}, "risk_sets")
 
     def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
-        """Return this site's events and hazards at risk."""
-        spells = interval_of(
+        """Return this site's events and hazards under observation."""
+        seen = observation_of(
             cohort.time, cohort.event, cohort.entry, sent["edges"], int(sent["n_intervals"]), exact=self._exact
         )
         hazard = np.exp(log_hazard(cohort, self._design, sent["mean"], sent["scale"], sent["beta"]))
         return {
             "n_patients": np.array(float(cohort.n_patients)),
-            "events": spells.over_events(np.ones(cohort.n_patients)),
-            "s0": spells.over_patients(hazard),
+            "events": seen.has_event.sum(axis=0),
+            "hazard_observed": seen.share.T @ hazard,
         }
 
     def finish(self, part: str, state: Arrays, inputs: Arrays, total: Arrays) -> Turn:
         """Return the cumulative hazard."""
         has_events = total["events"] > 0
-        hazard = np.where(has_events, total["events"], 0.0) / np.where(has_events, total["s0"], 1.0)
+        hazard = np.where(has_events, total["events"], 0.0) / np.where(has_events, total["hazard_observed"], 1.0)
         return Turn({"cumulative_hazard": np.cumsum(hazard), "n_patients": total["n_patients"]}, None)
 
     def shrink(self, part: str, state: Arrays) -> Turn:

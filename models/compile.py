@@ -126,13 +126,12 @@ class _Compiler:
                 inputs=self._inputs(prefix, fitted=False), optional=optional,
             ),
         ]  # fmt: skip
-        if model.method != "hazard":  # the hazard model estimates its baseline together with the coefficients
-            steps.append(
-                self._step(
-                    f"{prefix}baseline", "baseline", cohort, f"The baseline hazard from {who}.",
-                    inputs=self._inputs(prefix, baseline=False), optional=optional,
-                )
-            )  # fmt: skip
+        steps.append(
+            self._step(
+                f"{prefix}baseline", "baseline", cohort, f"The baseline hazard behind predictions, from {who}.",
+                inputs=self._inputs(prefix, baseline=False), optional=optional,
+            )
+        )  # fmt: skip
         return steps
 
     def figures(self) -> list[PlanStep]:
@@ -192,8 +191,7 @@ class _Compiler:
             return inputs | {"events": f"{prefix}grid.events"}
         inputs["beta"] = f"{prefix}fit.beta"
         if baseline:
-            source = "fit" if self.study.model.method == "hazard" else "baseline"
-            inputs["cumulative_hazard"] = f"{prefix}{source}.cumulative_hazard"
+            inputs["cumulative_hazard"] = f"{prefix}baseline.cumulative_hazard"
         return inputs
 
     def _penalties(self) -> list[float]:

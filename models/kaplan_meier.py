@@ -1,7 +1,8 @@
 """Observed and predicted survival by risk group: the Kaplan-Meier and the calibration figure, in one round.
 
 Observed is the product-limit estimate (Kaplan & Meier 1958, JASA 53:457) on the common time grid, with Greenwood's
-standard error; predicted is the mean over the group's patients of their own predicted survival.
+standard error; whoever is under observation for a part of an interval counts for that part, as in a life table.
+Predicted is the mean over the group's patients of their own predicted survival.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import numpy as np
 
 from models.baseline import cumulative_hazard_at
 from models.moments import n_patients_spec
-from models.scores import individual_hazard, log_hazards, prediction_specs, spells_of
+from models.scores import individual_hazard, log_hazards, prediction_specs
 from models.step import Arrays, Context, Floats, Turn
+from models.time_grid import Observation, observation_of
 from schemas.cohort import Cohort
 from schemas.plan import ArraySpec, PartSpec
 
@@ -66,7 +68,11 @@ class KaplanMeier:
         releases = (
             n_patients_spec(),
             ArraySpec(name="n_group", shape=(N_GROUPS,), meaning="patients of low, middle and high risk"),
-            ArraySpec(name="at_risk", shape=(N_GROUPS, k), meaning="of them, at risk in each interval"),
+            ArraySpec(
+                name="at_risk",
+                shape=(N_GROUPS, k),
+                meaning="of them, at risk in each interval, by the share of it observed",
+            ),
             ArraySpec(name="events", shape=(N_GROUPS, k), meaning="of them, with the event in each interval"),
             ArraySpec(
                 name="predicted_survival",
@@ -86,13 +92,13 @@ class KaplanMeier:
         scores = log_hazards(self.context, sent, cohort)
         group = (scores > sent["cutpoints"][0]).astype(np.intp) + (scores > sent["cutpoints"][1])
         member = (group[:, None] == np.arange(N_GROUPS)).astype(np.float64)
-        spells = spells_of(self.context, sent, cohort)
+        seen = self._observation(sent, cohort)
         hazard = self._at_horizons(sent["cumulative_hazard"], sent)
         return {
             "n_patients": np.array(float(cohort.n_patients)),
             "n_group": member.sum(axis=0),
-            "at_risk": spells.over_patients(member).T,
-            "events": spells.over_events(member).T,
+            "at_risk": member.T @ seen.at_risk,
+            "events": member.T @ seen.has_event,
             "predicted_survival": member.T @ np.exp(-individual_hazard(hazard, scores)),
         }
 
@@ -115,6 +121,10 @@ class KaplanMeier:
     def shrink(self, part: str, state: Arrays) -> Turn:
         """Ask the remaining sites the same."""
         return Turn(state, part)
+
+    def _observation(self, sent: Arrays, cohort: Cohort) -> Observation:
+        exact, n_intervals = bool(self.context.settings.get("exact", False)), int(sent["n_intervals"])
+        return observation_of(cohort.time, cohort.event, cohort.entry, sent["edges"], n_intervals, exact=exact)
 
     def _at_horizons(self, curve: Floats, grid: Arrays) -> Floats:
         # Any curve that starts from 0 is read off as a cumulative hazard is.

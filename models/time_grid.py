@@ -146,6 +146,54 @@ def interval_of(
     )
 
 
+@dataclass(frozen=True)
+class Observation:
+    """For how much of each interval each patient was under observation, and where the events were.
+
+    The likelihoods ask which intervals a patient survived whole (`Spells`). Predictions must not: in a wide interval
+    most of those censored inside it would drop out of the denominator, and survival would look far too short.
+
+    Attributes:
+        share: (n, K) of the interval's width, 0 to 1; with exact times 1 where the patient is at risk.
+        has_event: (n, K), 1 where the patient has the event in the interval.
+    """
+
+    share: Floats
+    has_event: Floats
+
+    @property
+    def at_risk(self) -> Floats:
+        """(n, K), what each patient adds to the number at risk: one whole with the event, else the share.
+
+        The life table's rule (Cutler & Ederer 1958), with the true share in place of one half.
+        """
+        return np.where(self.has_event > 0, 1.0, self.share)
+
+
+def observation_of(
+    time: Floats,
+    event: NDArray[np.bool_],
+    entry: Floats,
+    edges: Floats,
+    n_intervals: int,
+    *,
+    exact: bool,
+) -> Observation:
+    """Return what was observed of each patient in each interval; arguments as of `interval_of`."""
+    if exact:
+        spells = interval_of(time, event, entry, edges, n_intervals, exact=True)
+        has_event = np.zeros((time.size, edges.size))
+        has_event[spells.event, spells.event_interval] = 1.0
+        return Observation(spells.at_risk, has_event)
+    upper = edges[:n_intervals]
+    lower = np.concatenate(([0.0], upper[:-1]))
+    share, has_event = np.zeros((time.size, edges.size)), np.zeros((time.size, edges.size))
+    seen = np.minimum(time[:, None], upper) - np.maximum(entry[:, None], lower)
+    share[:, :n_intervals] = np.clip(seen, 0.0, None) / (upper - lower)
+    has_event[:, :n_intervals] = event[:, None] & (time[:, None] > lower) & (time[:, None] <= upper)
+    return Observation(share, has_event)
+
+
 def grid_specs(n_bins: int) -> tuple[ArraySpec, ...]:
     """Return what a site is sent to place its patients on the grid: `edges` and `n_intervals`."""
     return (

@@ -1,9 +1,8 @@
 import numpy as np
-import pytest
 
 from models.baseline import Baseline, cumulative_hazard_at, survival
 from models.moments import standardised
-from tests.models.federation import context, fit, run_step, split
+from tests.models.federation import cohort_of, context, fit, run_step, split
 from tests.models.oracles import intervals_at_risk
 from tests.models.synthetic import COLUMNS, EDGES, patients
 
@@ -17,26 +16,62 @@ def baseline(cohorts, fitted, *, exact):
     return run_step(step, {name: fitted[name] for name in INPUTS}, cohorts)
 
 
-@pytest.mark.parametrize("edges", [None, EDGES])
-def test_the_baseline_equals_the_slow_breslow_sum_over_any_sites(edges):
-    fitted = fit("cox", SITES, COLUMNS, edges=edges)
+def test_with_exact_times_it_equals_the_slow_breslow_sum_over_any_sites():
+    fitted = fit("cox", SITES, COLUMNS, edges=None)
     x = standardised(COHORT, context(COLUMNS).design, fitted["mean"], fitted["scale"])
     hazard = np.exp(x @ fitted["beta"])
     n = int(fitted["n_intervals"])
     events, s0 = np.zeros(n), np.zeros(n)
     for i in range(120):
         at_risk, event_in = intervals_at_risk(
-            COHORT.time[i], bool(COHORT.event[i]), COHORT.entry[i], fitted["edges"][:n], exact=edges is None
+            COHORT.time[i], bool(COHORT.event[i]), COHORT.entry[i], fitted["edges"][:n], exact=True
         )
         s0[at_risk] += hazard[i]
         if event_in is not None:
             events[event_in] += 1
     slow = np.cumsum([d / s if d else 0.0 for d, s in zip(events, s0, strict=True)])
     for sites in (SITES, SITES[::-1], [COHORT]):
-        state = baseline(sites, fitted, exact=edges is None)
+        state = baseline(sites, fitted, exact=True)
         np.testing.assert_allclose(state["cumulative_hazard"][:n], slow, rtol=1e-12)
         np.testing.assert_allclose(state["cumulative_hazard"][n:], slow[-1], rtol=1e-12)
         assert state["n_patients"] == 120
+
+
+def test_on_a_merged_grid_it_equals_events_over_time_under_observation_over_any_sites():
+    fitted = fit("cox", SITES, COLUMNS, edges=EDGES)
+    x = standardised(COHORT, context(COLUMNS).design, fitted["mean"], fitted["scale"])
+    hazard = np.exp(x @ fitted["beta"])
+    n = int(fitted["n_intervals"])
+    slow, lower = [], 0.0
+    for upper in fitted["edges"][:n]:
+        events = observed = 0.0
+        for i in range(120):
+            start, stop = max(lower, COHORT.entry[i]), min(upper, COHORT.time[i])
+            observed += hazard[i] * max(stop - start, 0.0) / (upper - lower)
+            events += bool(COHORT.event[i]) and lower < COHORT.time[i] <= upper
+        slow.append(events / observed if events else 0.0)
+        lower = upper
+    for sites in (SITES, SITES[::-1], [COHORT]):
+        state = baseline(sites, fitted, exact=False)
+        np.testing.assert_allclose(state["cumulative_hazard"][:n], np.cumsum(slow), rtol=1e-12)
+        np.testing.assert_allclose(state["cumulative_hazard"][n:], np.sum(slow), rtol=1e-12)
+
+
+def test_wide_intervals_with_much_censoring_do_not_raise_the_hazard():
+    rng = np.random.default_rng(1)
+    n = 20_000
+    failure, censoring = rng.exponential(200, n), rng.uniform(0, 100, n)
+    time = np.minimum(failure, censoring)
+    cohort = cohort_of(np.zeros((n, 1)), time, failure <= censoring)
+    inputs = {
+        "mean": np.zeros(1),
+        "scale": np.ones(1),
+        "beta": np.zeros(1),
+        "edges": np.array([40.0, 95.0]),
+        "n_intervals": np.array(2.0),
+    }
+    state = run_step(Baseline(context(["x0"], 2)), inputs, [cohort])
+    np.testing.assert_allclose(state["cumulative_hazard"], [40 / 200, 95 / 200], rtol=0.05)
 
 
 def test_exact_times_give_a_step_at_each_event():
