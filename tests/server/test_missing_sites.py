@@ -203,14 +203,17 @@ def test_only_empty_sites_fail_the_run_with_a_sentence(tmp_path: Path) -> None:
 
 def test_an_optional_step_that_nobody_can_answer_is_left_out(tmp_path: Path) -> None:
     plan = real_plan()
-    steps = (*plan.steps[:2], plan.steps[2].model_copy(update={"optional": True}))
+    steps = (*plan.steps[:2], *(step.model_copy(update={"optional": True}) for step in plan.steps[2:]))
     launch(tmp_path, plan.model_copy(update={"steps": steps}))
     run = go(tmp_path, federation(*(empty(site, step="fit") for site in SITES)))
     assert run.status == "done"
     with Store(tmp_path / DATABASE) as store:
-        assert store.skipped_steps(RUN) == {"fit": "no site has enough patients for it"}
-        assert set(store.final_arrays(RUN)) == set(pooled_result(plan, federation().sites)) - {
-            name for name in pooled_result(plan, federation().sites) if name.startswith("fit.")
+        assert store.skipped_steps(RUN) == {
+            "fit": "no site has enough patients for it",
+            "baseline": "needs fit, which came to nothing",
+        }
+        assert set(store.final_arrays(RUN)) == {
+            name for name in pooled_result(plan, federation().sites) if not name.startswith(("fit.", "baseline."))
         }
 
 
