@@ -197,7 +197,9 @@ def _tiles(result: Result) -> list[Tile]:
         Tile("Sites", f"{sites}", f"{missing} left out or dropped" if missing else "all to the end"),
     ]
     federated = result.evaluation.get("federated")
-    if federated is not None and federated.c_index.mean is not None:
+    if federated is not None and wording.has_too_few_pairs(federated):
+        tiles.append(Tile("C-index", wording.NONE, f"only {federated.comparable_pairs} pairs to judge by"))
+    elif federated is not None and federated.c_index.mean is not None:
         alone = result.evaluation.get("site_only")
         note = "on unseen patients"
         if alone is not None and alone.c_index.mean is not None:

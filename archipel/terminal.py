@@ -58,7 +58,7 @@ def _evaluation(result: Result, simulated: Result | None) -> Table:
                 scores = source.evaluation[name]
                 table.add_row(
                     wording.MODELS[name] + mark,
-                    wording.spread(scores.c_index),
+                    wording.concordance(scores),
                     wording.number(scores.ibs),
                     wording.number(scores.calibration_slope, 2),
                 )

@@ -212,13 +212,23 @@ def answer(result: Result) -> str:
     return " ".join(parts)
 
 
+def has_too_few_pairs(scores: Scores) -> bool:
+    """Whether C rests on so few pairs that it must not be read as a judgement."""
+    return scores.comparable_pairs is not None and scores.comparable_pairs < FEWEST_PAIRS
+
+
+def concordance(scores: Scores) -> str:
+    """Return C with its spread, and with the number of pairs where they are too few to judge by."""
+    text = spread(scores.c_index)
+    return f"{text} (only {scores.comparable_pairs} pairs)" if has_too_few_pairs(scores) else text
+
+
 def _ranking(result: Result, federated: Scores) -> str:
     c_index = federated.c_index
     assert c_index.mean is not None  # the caller has looked
-    pairs = federated.comparable_pairs
-    if pairs is not None and pairs < FEWEST_PAIRS:
+    if has_too_few_pairs(federated):
         return (
-            f"Its held-out patients form only {pairs} comparable pairs, too few to say how well the model orders "
+            f"Its held-out patients form only {federated.comparable_pairs} comparable pairs, too few to say how well the model orders "
             "patients that it has not seen."
         )
     parts = len(c_index.per_fold)

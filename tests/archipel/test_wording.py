@@ -124,3 +124,13 @@ def test_times_and_shapes() -> None:
     assert wording.at_time(180, "days") == "180 days"
     assert wording.shape(()) == "1 number"
     assert wording.shape((72, 72)) == "72 × 72"
+
+
+def test_a_c_index_over_a_few_dozen_pairs_is_not_given_as_a_judgement() -> None:
+    result = simulated_result()
+    few = {name: scores.model_copy(update={"comparable_pairs": 54}) for name, scores in result.evaluation.items()}
+    shown = result.model_copy(update={"evaluation": few})
+    assert "only 54 comparable pairs" in wording.answer(shown)
+    assert "of 100 comparable pairs" not in wording.answer(shown)
+    assert wording.concordance(few["federated"]).endswith("(only 54 pairs)")
+    assert "pairs)" not in wording.concordance(result.evaluation["federated"])
