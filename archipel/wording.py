@@ -228,8 +228,8 @@ def _ranking(result: Result, federated: Scores) -> str:
     assert c_index.mean is not None  # the caller has looked
     if has_too_few_pairs(federated):
         return (
-            f"Its held-out patients form only {federated.comparable_pairs} comparable pairs, too few to say how well the model orders "
-            "patients that it has not seen."
+            f"Its held-out patients form only {federated.comparable_pairs} comparable pairs, too few to say how well "
+            "the model orders patients that it has not seen."
         )
     parts = len(c_index.per_fold)
     over = "one held-out part" if parts == 1 else f"{parts} held-out parts"
