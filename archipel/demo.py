@@ -19,7 +19,7 @@ from typing import Literal
 from rich.console import Console
 
 from archipel.alive import process_age_s
-from archipel.cli_common import say
+from archipel.cli_common import StoppedError, say
 from archipel.demo_tables import Dealt, deal_by_centre, deal_by_label, read_rows, write_site_folders
 from archipel.simulate import simulate
 from archipel.site_check import check_folder
@@ -125,7 +125,7 @@ def make_sites(cohort: Cohort, folder: Path) -> Sites:
 
 def serve_report(page: Path) -> None:
     """Serve one report on a free port of loopback until Ctrl-C."""
-    with tempfile.TemporaryDirectory(prefix="archipel-report-") as folder:
+    with ended_on_signals(), tempfile.TemporaryDirectory(prefix="archipel-report-") as folder:
         # A folder of its own: nothing else that lies beside the report is served.
         shutil.copyfile(page, Path(folder) / "index.html")
         handler = functools.partial(_QuietHandler, directory=folder)
@@ -134,7 +134,7 @@ def serve_report(page: Path) -> None:
             say(f"The report is at http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)")
             try:
                 server.serve_forever(poll_interval=0.2)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, StoppedError):
                 say("")
 
 

@@ -110,13 +110,14 @@ def test_report_is_served_on_loopback_alone(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- with processes
-def _start_trial(tables: Path, *words: str) -> subprocess.Popen[str]:
+def _start_trial(tables: Path, temporary: Path) -> subprocess.Popen[str]:
+    temporary.mkdir()
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "archipel.cli", *words, str(STUDY), "--sites", str(tables)],
+        [sys.executable, "-W", "ignore", "-m", "archipel.cli", "trial", str(STUDY), "--sites", str(tables)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
 
 
@@ -124,8 +125,8 @@ def _start_trial(tables: Path, *words: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_nothing_is_left_behind_whatever_ends_a_trial(tables, number, code):
-    trial = _start_trial(tables, "trial")
+def test_nothing_is_left_behind_whatever_ends_a_trial(tables, tmp_path, number, code):
+    trial = _start_trial(tables, tmp_path / "temporary")
     deadline = time.monotonic() + 60
     # Two supervisors for three processes each at least: the trial is well under way, and not yet done.
     while len(started := descendants(trial.pid)) < 8:
@@ -138,6 +139,8 @@ def test_nothing_is_left_behind_whatever_ends_a_trial(tables, number, code):
     while [pid for pid in started if is_alive(pid)]:
         assert time.monotonic() < deadline + 30, "processes are left behind"
         time.sleep(0.05)
+    if number != signal.SIGKILL:  # nobody can tidy up after that one
+        assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.processes
