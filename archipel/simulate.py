@@ -63,6 +63,7 @@ def simulate(study_path: Path, sites_dir: Path, out: Path, *, on_stage: OnStage 
 
 
 def _simulate(study: Study, dictionary: Dictionary, sites: Sites, out: Path, on_stage: OnStage | None) -> Result:
+    dictionary, range_warnings = _with_range(study, dictionary, sites.cohorts)
     started = time.perf_counter()
     plan = _plan(study, dictionary, sites.cohorts)
     run = run_plan(plan, sites.cohorts, on_round=_rounds_to(on_stage))
@@ -83,7 +84,7 @@ def _simulate(study: Study, dictionary: Dictionary, sites: Sites, out: Path, on_
         out_of_fold=held_out_figures(validation.federated, study) if validation is not None else None,
         warnings=(
             "This is a simulation: all tables were read by one process, and nothing was protected.",
-            *sites.warnings,
+            *range_warnings,
         ),
     )
     result = make_result(run.progress, facts)
@@ -110,6 +111,26 @@ def _predictions(judged: Judged) -> pd.DataFrame:
             "log_hazard": judged.log_hazard,
         }
     )
+
+
+def _with_range(
+    study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort]
+) -> tuple[Dictionary, tuple[str, ...]]:
+    """Return the dictionary with a largest time, taken from the tables where it gives none.
+
+    Only a simulation may look at the tables before the plan is made; a real federation refuses such a dictionary.
+    """
+    column = dictionary.column(study.endpoint.time)
+    if study.privacy.exact_times or column is None or column.max is not None:
+        return dictionary, ()
+    longest = max(float(cohort.time.max()) for cohort in cohorts.values())
+    ranged = column.model_copy(update={"max": longest})
+    columns = tuple(ranged if known == column else known for known in dictionary.columns)
+    warning = (
+        f"The dictionary gives `{column.name}` no `max`, so the simulation took the longest time of the tables for "
+        "its time grid; a real federation needs `max` before it starts."
+    )
+    return Dictionary(**{**dict(dictionary), "columns": columns}), (warning,)
 
 
 def _plan(study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort]) -> Plan:

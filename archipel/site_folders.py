@@ -32,12 +32,10 @@ class Sites:
     Attributes:
         cohorts: Of the sites that take part, by name.
         left_out: Why the others do not, by name.
-        warnings: What a reader of the result should know about the tables.
     """
 
     cohorts: Mapping[str, Cohort]
     left_out: Mapping[str, str]
-    warnings: tuple[str, ...] = ()
 
     @property
     def facts(self) -> tuple[SiteFacts, ...]:

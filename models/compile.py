@@ -83,6 +83,11 @@ _EXACT = Fault(
     "exact event times (1) would give away most patients' rows",
     "write 5 or more; `archipel simulate` alone accepts 1",
 )
+_NO_RANGE = Fault(
+    "[endpoint] time",
+    "the dictionary gives this column no `max`, and the common time grid is fixed before anybody's times are known",
+    "add `max` to it in the dictionary",
+)
 _FOLD_COLUMN = Fault(
     "[evaluation] folds",
     "folds dealt by a column exist in `archipel simulate` alone",
@@ -227,7 +232,7 @@ def _uniform_bins(study: Study, dictionary: Dictionary) -> list[float]:
     """Upper edges of equal bins over the dictionary's range of times, in its unit."""
     column = dictionary.column(study.endpoint.time)
     if column is None or column.max is None:
-        raise FaultsError(study.name, [Fault("[endpoint] time", "the dictionary gives its column no `max`")])
+        raise FaultsError(study.name, [_NO_RANGE])
     n_bins = study.privacy.time_bins
     return [float(edge) for edge in column.max * np.arange(1, n_bins + 1) / n_bins]
 

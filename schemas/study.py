@@ -244,7 +244,7 @@ def study_faults(study: Study, dictionary: Dictionary, source: TomlSource | None
         place = ("eligibility", "criteria", index)
         need(criterion.column, (*numeric, "boolean", "category"), *place)
         faults += _criterion_faults(criterion, dictionary, where(*place))
-    faults += _endpoint_faults(study, dictionary, where)
+    faults += _horizon_faults(study, dictionary, where("endpoint", "horizons_days"))
     if isinstance(study.model.penalty, dict):
         used = {column.layer for name in study.model.covariates if (column := dictionary.column(name))}
         for layer in sorted(set(study.model.penalty) - used):
@@ -270,28 +270,11 @@ def _criterion_faults(criterion: Criterion, dictionary: Dictionary, where: str) 
     return []
 
 
-def _endpoint_faults(study: Study, dictionary: Dictionary, where: object) -> list[Fault]:
-    place = where if callable(where) else None
-    faults: list[Fault] = []
+def _horizon_faults(study: Study, dictionary: Dictionary, where: str) -> list[Fault]:
     column = dictionary.column(study.endpoint.time)
-    if column is None or place is None:
-        return faults
-    if column.max is None:
-        faults.append(
-            Fault(
-                place("endpoint", "time"),
-                f"the dictionary gives `{column.name}` no `max`",
-                "the common time grid is fixed from the dictionary's range: add `max` there",
-            )
-        )
-        return faults
-    limit = column.max
-    faults += [
-        Fault(
-            place("endpoint", "horizons_days"),
-            f"the horizon {horizon:g} lies beyond the largest time of the dictionary, {limit:g}",
-        )
+    limit = column.max if column is not None else None
+    return [
+        Fault(where, f"the horizon {horizon:g} lies beyond the largest time of the dictionary, {limit:g}")
         for horizon in study.endpoint.horizons_days
-        if horizon > limit
+        if limit is not None and horizon > limit
     ]
-    return faults

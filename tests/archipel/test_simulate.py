@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -190,3 +191,12 @@ def test_a_simulation_tells_how_far_it_is(sites: Path, tmp_path: Path) -> None:
     simulate(CONFIGS / "cgd" / "study.toml", sites, tmp_path, on_stage=stages.append)
     assert [stage.done for stage in stages if stage.name == "evaluation"] == [1, 2, 3, 4, 5]
     assert {stage.of for stage in stages if stage.name == "evaluation"} == {5}
+
+
+def test_a_dictionary_without_a_largest_time_is_simulated_and_said(sites: Path, tmp_path: Path) -> None:
+    study = study_with(tmp_path / "study", ("folds = 5", "folds = 0"))
+    dictionary = tmp_path / "study" / "dictionary.toml"
+    lines = dictionary.read_text().split('name = "time_days"')
+    dictionary.write_text(lines[0] + 'name = "time_days"' + re.sub(r"\nmax = .*", "", lines[1], count=1))
+    result = simulate(study, sites, tmp_path / "out")
+    assert any("gives `time_days` no `max`" in warning for warning in result.warnings)

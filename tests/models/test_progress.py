@@ -11,6 +11,7 @@ from models.compile import build_step, compile_plan
 from models.progress import Progress
 from models.step import DivergedError, combine
 from schemas.cohort import Cohort, Layer
+from schemas.dictionary import load_dictionary
 from schemas.errors import FaultsError, MessageError
 from schemas.plan import Plan, read_plan
 from schemas.study import load_study
@@ -81,6 +82,13 @@ def test_one_study_compiles_to_one_hash(tmp_path: Path) -> None:
 def test_exact_times_do_not_compile_for_real_sites(tmp_path: Path) -> None:
     with pytest.raises(FaultsError, match="exact event times"):
         plan_of(tmp_path, "[privacy]\nmin_events_per_interval = 1\n")
+
+
+def test_the_time_column_needs_a_range_for_the_common_grid(tmp_path: Path) -> None:
+    study, dictionary = plan_of(tmp_path).study, DICTIONARY.replace("max = 400\n", "")
+    (tmp_path / "dictionary.toml").write_text(dictionary)
+    with pytest.raises(FaultsError, match="no `max`"):
+        compile_plan(study, load_dictionary(tmp_path / "dictionary.toml"))
 
 
 def test_every_release_is_exactly_what_the_plan_lists(tmp_path: Path) -> None:

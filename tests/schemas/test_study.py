@@ -127,13 +127,6 @@ def test_a_study_that_contradicts_its_dictionary_is_refused(
     assert any(expected in fault for fault in faults_of(tmp_path, STUDY.replace(before, after)))
 
 
-def test_the_time_column_needs_a_range_for_the_common_grid(tmp_path: Path) -> None:
-    assert any(
-        "gives `time_days` no `max`" in fault
-        for fault in faults_of(tmp_path, STUDY, DICTIONARY.replace("max = 400", ""))
-    )
-
-
 def test_a_missing_dictionary_is_named(tmp_path: Path) -> None:
     assert any(
         "nowhere.toml" in fault for fault in faults_of(tmp_path, STUDY.replace("dictionary.toml", "nowhere.toml"))
