@@ -97,7 +97,7 @@ def trial(
             on_view=lambda view: tell_news(progress, view, lines=not console.is_terminal),
         )
     if out is not None:
-        write_outputs(out, found.result, plan=found.plan)
+        write_outputs(out, found.result, found.model, plan=found.plan)
     if as_json:
         say(found.result.to_json())
         return

@@ -134,10 +134,10 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write result.json and report.html of a finished run, and show its table."""
+    """Write model.safetensors, result.json and report.html of a finished run, and show its table."""
     from rich.console import Console
 
-    from archipel.runs import find_run, open_store, plan_of, result_of
+    from archipel.runs import find_run, model_of, open_store, plan_of, result_of
     from archipel.terminal import terminal_table
     from archipel.trial import write_outputs
 
@@ -145,7 +145,7 @@ def report(
         found = find_run(store, run_id)
         plan = plan_of(store, found)
     result = result_of(hub, found)
-    json_file, page = write_outputs(out or Path("results") / found, result, plan=plan)
+    json_file, page = write_outputs(out or Path("results") / found, result, model_of(hub, found), plan=plan)
     if as_json:
         say(result.to_json())
         return

@@ -83,7 +83,7 @@ def run_demo(cohort: Cohort, out: Path) -> Path:
             )
         console.print("Simulating the same study on the same tables, for comparison", style="dim")
         simulated = simulate(study, folder, out / "simulated")
-    _, page = write_outputs(out, trial.result, plan=trial.plan, simulated=simulated)
+    _, page = write_outputs(out, trial.result, trial.model, plan=trial.plan, simulated=simulated)
     console.print(terminal_table(trial.result, simulated))
     first_s = before_s + trial.timing.first_round_s
     whole_s = before_s + time.monotonic() - started

@@ -132,12 +132,13 @@ class Study:
         return _runs.result_of(Path(self.hub), run_id)
 
     def report(self, run_id: str, out: Path | str) -> Path:
-        """Write ``result.json`` and ``report.html`` of a finished run to `out`, and return the report."""
+        """Write model, result and report of a finished run to `out`, and return the report's path."""
         from archipel.trial import write_outputs
 
         with _runs.open_store(Path(self.hub)) as store:
             plan = _runs.plan_of(store, run_id)
-        return write_outputs(Path(out), self.result(run_id), plan=plan)[1]
+        model = _runs.model_of(Path(self.hub), run_id)
+        return write_outputs(Path(out), self.result(run_id), model, plan=plan)[1]
 
     def compare(self, *run_ids: str) -> Comparison:
         """Return two or more runs (or ``result.json`` files) side by side."""

@@ -32,6 +32,7 @@ __all__ = [
     "plan_of",
     "launch",
     "launch_plan",
+    "model_of",
     "open_store",
     "resume",
     "result_of",
@@ -144,6 +145,19 @@ def resume(hub: Path, run_id: str) -> None:
     with open_store(hub) as store:
         store.reopen(run_id)
     submit(hub, run_id)
+
+
+def model_of(hub: Path, run_id: str) -> bytes:
+    """Return the content of ``model.safetensors`` of a finished run.
+
+    Raises:
+        UnknownRunError: When there is no such run, or it is not done.
+    """
+    from archipel.artefact import artefact_bytes
+    from archipel.federation_result import federation_result
+
+    with open_store(hub) as store:
+        return artefact_bytes(store.final_arrays(run_id), federation_result(store, run_id))
 
 
 def result_of(hub: Path, run_id: str) -> Result:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from archipel.artefact import artefact_bytes
 from archipel.cross_validation import CrossValidation, Judged, cross_validate, event_times
 from archipel.curves import held_out_figures
 from archipel.local_run import LocalRun, run_plan
@@ -49,7 +50,7 @@ OnStage = Callable[[Stage], None]
 
 
 def simulate(study_path: Path, sites_dir: Path, out: Path, *, on_stage: OnStage | None = None) -> Result:
-    """Run a study over the site folders in `sites_dir` and write result, report and predictions to `out`.
+    """Run a study over the site folders in `sites_dir` and write result, model, report and predictions to `out`.
 
     Raises:
         FaultsError: Naming every fault of the study, the dictionary or the sites' tables at once.
@@ -88,7 +89,7 @@ def _simulate(study: Study, dictionary: Dictionary, sites: Sites, out: Path, on_
         ),
     )
     result = make_result(run.progress, facts)
-    _write(result, plan, validation, out)
+    _write(result, run, validation, out)
     return result
 
 
@@ -209,7 +210,7 @@ def _round_log(run: LocalRun) -> tuple[RoundFacts, ...]:
 
 def _write(
     result: Result,
-    plan: Plan,
+    run: LocalRun,
     validation: CrossValidation | None,
     out: Path,
 ) -> None:
@@ -217,4 +218,5 @@ def _write(
     (out / "result.json").write_text(result.to_json(), encoding="utf-8")
     if validation is not None:
         predictions_table(validation).to_parquet(out / "predictions.parquet", index=False)
-    write_report(result, out / "report.html", plan=plan)
+    (out / "model.safetensors").write_bytes(artefact_bytes(run.progress.arrays, result))
+    write_report(result, out / "report.html", plan=run.progress.plan)

@@ -20,7 +20,7 @@ from types import FrameType
 from archipel.cli_common import StoppedError
 from archipel.local_federation import LocalFederation, find_sites
 from archipel.report import write_report
-from archipel.runs import launch_plan, open_store, result_of
+from archipel.runs import launch_plan, model_of, open_store, result_of
 from archipel.site_check import check_folder
 from archipel.studies import compile_study
 from archipel.watching import RunView, follow
@@ -58,9 +58,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a trial."""
+    """What came of a trial.
+
+    Attributes:
+        model: Content of ``model.safetensors``.
+    """
 
     result: Result
+    model: bytes
     plan: Plan
     timing: Timing
 
@@ -111,9 +116,9 @@ def run_trial(
         tell(f"Run {run_id} started")
         first = _watch(federation, run_id, on_view, give_up_s)
         run_s = time.monotonic() - started
-        result = result_of(federation.hub, run_id)
+        result, model = result_of(federation.hub, run_id), model_of(federation.hub, run_id)
     launch_s = run_s - (datetime.datetime.now(datetime.UTC) - began).total_seconds()
-    return Trial(result, plan, Timing(max(0.0, launch_s + (first - began).total_seconds()), run_s))
+    return Trial(result, model, plan, Timing(max(0.0, launch_s + (first - began).total_seconds()), run_s))
 
 
 def check_sites(sites: Mapping[str, Path], plan: Plan, on_check: OnCheck | None = None) -> None:
@@ -158,10 +163,11 @@ def _watch(federation: LocalFederation, run_id: str, on_view: OnView | None, giv
 
 
 def write_outputs(
-    out: Path, result: Result, *, plan: Plan | None = None, simulated: Result | None = None
+    out: Path, result: Result, model: bytes, *, plan: Plan | None = None, simulated: Result | None = None
 ) -> tuple[Path, Path]:
-    """Write ``result.json`` and ``report.html`` into `out` and return them."""
+    """Write ``model.safetensors``, ``result.json`` and ``report.html`` into `out` and return the last two."""
     out.mkdir(parents=True, exist_ok=True)
+    (out / "model.safetensors").write_bytes(model)
     (out / "result.json").write_text(result.to_json(), "utf-8")
     write_report(result, out / "report.html", plan=plan, simulated=simulated)
     return out / "result.json", out / "report.html"

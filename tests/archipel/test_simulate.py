@@ -12,6 +12,7 @@ from archipel.demo_tables import deal_by_centre, read_rows, write_site_folders
 from archipel.simulate import Stage, simulate
 from models.compile import compile_plan
 from models.concordance import harrell
+from schemas.artefact import read_artefact
 from schemas.errors import ArchipelError, FaultsError
 from schemas.result import Result, parse_result
 from schemas.study import load_study
@@ -200,3 +201,12 @@ def test_a_dictionary_without_a_largest_time_is_simulated_and_said(sites: Path, 
     dictionary.write_text(lines[0] + 'name = "time_days"' + re.sub(r"\nmax = .*", "", lines[1], count=1))
     result = simulate(study, sites, tmp_path / "out")
     assert any("gives `time_days` no `max`" in warning for warning in result.warnings)
+
+
+def test_the_model_file_holds_what_the_result_says(done: tuple[Result, Path]) -> None:
+    result, out = done
+    model = read_artefact((out / "model.safetensors").read_bytes())
+    assert [column.name for column in model.manifest.columns] == list(result.coefficients)
+    assert list(model.beta / model.scale) == pytest.approx(list(result.coefficients.values()), abs=1e-14)
+    assert list(model.cumulative_hazard) == list(result.baseline.cumulative_hazard)  # type: ignore[union-attr]
+    assert model.manifest.plan_hash == result.plan_hash
