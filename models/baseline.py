@@ -2,7 +2,7 @@
 
 With exact event times it is Breslow's (1974). On a merged grid it is the hazard of a piecewise exponential model at
 the given coefficients (Holford 1976, Biometrics 32:587): events over the hazards of those under observation, each
-for the share of the interval in which they were (docs/adr/0008).
+for the share of the interval in which they were (docs/adr/0009).
 """
 
 from __future__ import annotations
