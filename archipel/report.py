@@ -180,7 +180,10 @@ def _draw_calibration(result: Result) -> Drawing | None:
 
 def _draw_concordance(result: Result, name: str = "concordance") -> Drawing | None:
     judged = [(model, scores) for model, scores in ordered(result.evaluation) if scores.c_index.mean is not None]
-    return _draw(figures_model.concordance, judged, name=name) if judged else None
+    # A dot invites to be compared; over a few dozen pairs there is nothing to compare.
+    if not judged or any(wording.has_too_few_pairs(scores) for _, scores in judged):
+        return None
+    return _draw(figures_model.concordance, judged, name=name)
 
 
 def ordered(evaluation: Mapping[ScoredModel, Scores]) -> list[tuple[ScoredModel, Scores]]:
