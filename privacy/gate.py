@@ -28,6 +28,7 @@ from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR
 
 PHASES = ("value",)
 N_PATIENTS = "n_patients"
+EDGES, N_INTERVALS, BIN_EDGES = "edges", "n_intervals", "bin_edges"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,59}")
@@ -98,6 +99,8 @@ def admit(request: RoundRequest, plan: Plan) -> Code | None:
         return Code.REQUEST_NOT_FINITE
     if not _is_bounded(request.arrays, part.sends):
         return Code.REQUEST_TOO_LARGE
+    if EDGES in request.arrays and not _is_merged_grid(request.arrays, plan):
+        return Code.REQUEST_NOT_IN_PLAN
     return None
 
 
@@ -180,6 +183,22 @@ def _is_finite(arrays: Arrays) -> bool:
 
 def _is_bounded(arrays: Arrays, specs: Sequence[ArraySpec]) -> bool:
     return all(bool((np.abs(arrays[spec.name]) <= spec.bound).all()) for spec in specs)
+
+
+def _is_merged_grid(arrays: Arrays, plan: Plan) -> bool:
+    """Whether the intervals sent are bins of the plan, merged.
+
+    With edges of its own choice a hub could close an interval around one patient's event, and sums over risk sets at
+    exact event times give away most rows (privacy decision 6). That each interval holds enough events of the
+    federation no site can see before the sums are masked.
+    """
+    edges, n = arrays[EDGES], float(arrays.get(N_INTERVALS, np.array(0.0)))
+    bins = {float(edge) for step in plan.steps for edge in step.settings.get(BIN_EDGES, ())}
+    if not (n.is_integer() and 1 <= n <= edges.size):
+        return False
+    active, padding = edges[: int(n)], edges[int(n) :]
+    is_ascending = bool((np.diff(active) > 0).all())
+    return is_ascending and set(active.tolist()) <= bins and bool((padding == active[-1]).all())
 
 
 def _counts_agree(draft: Draft) -> bool:

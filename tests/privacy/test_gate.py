@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from models.compile import compile_plan
 from privacy import gate
 from privacy.gate import Floors
 from schemas.codes import Code
 from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode, encode
-from tests.plans import small_plan
+from tests.plans import small_dictionary, small_plan, small_study
 
 PLAN = small_plan()
 FLOORS = Floors()
@@ -67,6 +68,43 @@ def test_a_question_of_the_plan_is_admitted() -> None:
 )
 def test_a_question_outside_the_plan_is_refused(situation: str, request_: RoundRequest, code: Code) -> None:
     assert gate.admit(request_, PLAN) is code, situation
+
+
+GRID_PLAN = compile_plan(small_study(), small_dictionary())
+BINS = np.asarray(GRID_PLAN.by_name["grid"].settings["bin_edges"])
+
+
+def ask_on_grid(active: Any, n_intervals: float | None = None) -> RoundRequest:
+    """The fit's first question on intervals that end at `active`, padded as an honest hub pads them."""
+    edges = np.full(BINS.size, np.asarray(active, dtype=np.float64)[-1])
+    edges[: len(active)] = active
+    sent = {spec.name: np.ones(spec.shape) for spec in GRID_PLAN.by_name["fit"].part("newton").sends}
+    grid = {"edges": edges, "n_intervals": np.array(float(len(active) if n_intervals is None else n_intervals))}
+    return ask(plan_hash=GRID_PLAN.hash, part="newton", number=0, arrays={**sent, **grid})
+
+
+@given(st.sets(st.integers(0, BINS.size - 1), min_size=1))
+def test_a_grid_merged_from_the_plans_bins_is_admitted(chosen: set[int]) -> None:
+    assert gate.admit(ask_on_grid(BINS[sorted(chosen)]), GRID_PLAN) is None
+
+
+@pytest.mark.parametrize(
+    ("situation", "request_"),
+    [
+        ("an interval around one patient's event", ask_on_grid([411.9, 412.1, BINS[-1]])),
+        ("an edge a hair beside a bin's", ask_on_grid([np.nextafter(BINS[3], 0), BINS[-1]])),
+        ("edges that fall", ask_on_grid([BINS[5], BINS[2]])),
+        ("an edge twice", ask_on_grid([BINS[5], BINS[5]])),
+        ("no interval", ask_on_grid(BINS, 0)),
+        ("fewer than none", ask_on_grid(BINS, -3)),
+        ("more intervals than edges", ask_on_grid(BINS, BINS.size + 1)),
+        ("half an interval", ask_on_grid(BINS, 1.5)),
+        ("padding with a message", replace(ask_on_grid(BINS), arrays={
+            **ask_on_grid(BINS[:1]).arrays, "edges": np.r_[BINS[0], BINS[1:] + 0.5]})),
+    ],
+)  # fmt: skip
+def test_a_grid_of_the_hubs_own_choice_is_refused(situation: str, request_: RoundRequest) -> None:
+    assert gate.admit(request_, GRID_PLAN) is Code.REQUEST_NOT_IN_PLAN, situation
 
 
 @pytest.mark.parametrize(
