@@ -70,10 +70,16 @@ class Cox:
             n_patients_spec(),
             events,
             ArraySpec(
-                name="log_hazard_of_events", shape=(), meaning="log hazards of those with the event", bound=1e30
+                name="log_hazard_of_events",
+                shape=(),
+                meaning="log hazards of those with the event",
+                bound=DERIVATIVE_BOUND,
             ),
             ArraySpec(
-                name="covariates_of_events", shape=(p,), meaning="covariates of those with the event", bound=1e30
+                name="covariates_of_events",
+                shape=(p,),
+                meaning="covariates of those with the event",
+                bound=DERIVATIVE_BOUND,
             ),
             s0,
             _moments_spec("s1", "covariates times hazards of those at risk", k, p),

@@ -17,7 +17,8 @@ from schemas.design import DesignColumn
 from schemas.plan import ArraySpec, PartSpec
 
 # Sums in the columns' own units: a count of cells per litre is large, and its square larger.
-SUM_BOUND = 1e30
+SUM_BOUND = 1e18
+SQUARES_BOUND = 1e24
 # The variance is a difference of two sums; what is below this share of them is rounding, not spread.
 _CONSTANT = 1e-13
 # A cell this close to the mean, relative to its size, equals it up to rounding.
@@ -62,7 +63,7 @@ class Moments:
                 name="total_squares",
                 shape=(p,),
                 meaning="sum of squares of each covariate, from a fixed centre",
-                bound=SUM_BOUND,
+                bound=SQUARES_BOUND,
             ),
         )
         return (PartSpec(name="sums", sends=(), releases=releases, times=1),)

@@ -22,14 +22,14 @@ from models.step import Arrays, DivergedError, Floats
 from schemas.plan import ArraySpec
 
 MAX_ROUNDS = 40
-# Beyond these a site refuses to evaluate: no patient has e^50 times the hazard at the means, and sums over risk sets
+# Beyond these a site refuses to evaluate: no patient has e^40 times the hazard at the means, and sums over risk sets
 # would hold nobody but them. Hazards near 0 harm no sum; e^-500 is still a number.
-LOG_HAZARD_LIMIT = 50.0
+LOG_HAZARD_LIMIT = 40.0
 _LOG_HAZARD_FLOOR = -500.0
 # What a site answers there as log-likelihood: below every real one, and finite, as all releases are.
 REFUSED = -1e15
 # Sums of hazards and of products of covariates, at the limit above.
-DERIVATIVE_BOUND = 1e30
+DERIVATIVE_BOUND = 1e18
 
 _MAX_HALVINGS = 30
 # Share of the log-likelihood by which summing in another order may change it.
