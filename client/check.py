@@ -208,10 +208,19 @@ def _content_warnings(
         if tables.files and layer not in tables.files:
             what = "this layer has no readable table here and counts as missing"
             problems.append(Problem(layer, "missing-layer", what, severity="warning"))
-    for layer in () if selection is None else selection.thin_layers:
-        what = "is known of too few patients of the study and counts as missing here"
-        problems.append(Problem(tables.files[layer], "thin-layer", what, severity="warning"))
-    return problems
+    return problems if selection is None else problems + _thin_warnings(tables, selection)
+
+
+def _thin_warnings(tables: SiteTables, selection: Selection) -> list[Problem]:
+    what = "is known of too few patients of the study and counts as missing here"
+    problems = [
+        Problem(tables.files[layer], "thin-layer", what, severity="warning") for layer in selection.thin_layers
+    ]
+    return problems + [
+        Problem(tables.files[layer], "thin-column", what, column=name, severity="warning")
+        for layer, name in selection.thin_columns
+        if layer not in selection.thin_layers
+    ]
 
 
 def _says_nothing(values: NDArray[np.float64]) -> str:

@@ -6,7 +6,7 @@ The last place where patients' cells have names; from here on there are arrays, 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,10 @@ from schemas.cohort import Cohort, Layer
 from schemas.design import DesignColumn, design_columns
 from schemas.dictionary import Dictionary
 from schemas.errors import Fault
+from schemas.plan import CohortPart
 from schemas.study import FoldColumn, Study
 
-__all__ = ["CohortReport", "cohort_and_counts", "cohort_from_tables"]
+__all__ = ["CohortReport", "cohort_and_counts", "cohort_from_tables", "part_of"]
 
 SUBJECT = "the site's tables"
 
@@ -122,6 +123,28 @@ def cohort_and_counts(
     return cohort, report
 
 
+def part_of(cohort: Cohort, part: CohortPart, floor: int) -> Cohort:
+    """Return the patients that a plan's step looks at, without covariates that few of them, or of the rest, have.
+
+    Sums over all patients and over those in training both leave the site: where a covariate is known of three of the
+    held-out patients, the difference of two sums would be these three. The covariate then counts as missing on both
+    sides of the split; the model of all patients keeps it.
+
+    Args:
+        cohort: All patients, with their held-out mark.
+        part: Which of them.
+        floor: The smallest number of patients behind a sum.
+    """
+    if part == "all" or cohort.held_out is None:
+        return cohort.part(part)
+    layers = {}
+    for name, layer in cohort.layers.items():
+        known = np.stack([layer.observed[cohort.held_out].sum(axis=0), layer.observed[~cohort.held_out].sum(axis=0)])
+        is_thin = ((known > 0) & (known < floor)).any(axis=0)
+        layers[name] = Layer(layer.columns, np.where(is_thin, np.nan, layer.values))
+    return replace(cohort, layers=layers).part(part)
+
+
 def _endpoint(tables: SiteTables, dictionary: Dictionary, name: str | None, of: Selection) -> NDArray[np.float64]:
     """Return a column of the endpoint for the cohort; 0 where the study has no such column."""
     cells = None if name is None else column_of(tables, dictionary, name)
@@ -143,7 +166,7 @@ def _layers(
         values = np.full((of.n_patients, len(mine)), np.nan)
         for j, column in enumerate(mine):
             cells = column_of(tables, dictionary, column.column)
-            if cells is not None and layer not in of.thin_layers:
+            if cells is not None and layer not in of.thin_layers and (layer, column.column) not in of.thin_columns:
                 values[:, j] = _design_values(dictionary, column, cells.values[of.chosen])
         layers[layer] = Layer(tuple(column.name for column in mine), values)
     return layers

@@ -18,7 +18,7 @@ import numpy as np
 
 from client.answers import RunRecord, read_run, recent_runs
 from client.approvals import load_plan
-from client.cohort_of import cohort_from_tables
+from client.cohort_of import cohort_from_tables, part_of
 from client.errors import SiteError, TablesChangedError
 from client.optout import load_optout
 from client.settings import SiteSettings, load_settings
@@ -121,7 +121,7 @@ def _draft(home: Path, request: SetupRequest | RoundRequest, round_: tuple[str, 
     if isinstance(request, SetupRequest):
         return Draft(request.run_id, *round_, n_patients=cohort.n_patients, n_events=cohort.n_events)
     step = plan.by_name[request.step]
-    part = cohort.part(step.cohort)
+    part = part_of(cohort, step.cohort, _floor(step, settings))
     counted = part.part("held_out") if step.cohort == "split" else part
     draft = Draft(request.run_id, *round_, n_patients=counted.n_patients, n_events=counted.n_events)
     if counted.n_patients == 0:  # the gate makes "empty" of it

@@ -42,6 +42,7 @@ class Selection:
             with an empty covariate.
         n_events: Observed events of the cohort.
         thin_layers: Layers known of some of the cohort, but of fewer than the floor: missing at this site.
+        thin_columns: Covariates known of some of the cohort, but of fewer than the floor: missing at this site.
         problems: What is wrong with the endpoint of eligible patients.
     """
 
@@ -50,6 +51,7 @@ class Selection:
     n_incomplete: int
     n_events: int
     thin_layers: tuple[str, ...]
+    thin_columns: tuple[Key, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -107,6 +109,7 @@ def select_patients(tables: SiteTables, study: Study, dictionary: Dictionary, fl
         n_incomplete=int((eligible & ~complete).sum()),
         n_events=int((event[chosen] == 1).sum()),
         thin_layers=_thin_layers(tables, study, dictionary, chosen, floor_of(study, floors)),
+        thin_columns=_thin_columns(tables, study, dictionary, chosen, floor_of(study, floors)),
         problems=tuple(_endpoint_problems(tables, study, dictionary, eligible, floors)),
     )
 
@@ -144,6 +147,19 @@ def _thin_layers(
         if 0 < int((mask & chosen).sum()) < floor:
             thin.append(layer)
     return tuple(sorted(thin))
+
+
+def _thin_columns(
+    tables: SiteTables, study: Study, dictionary: Dictionary, chosen: Mask, floor: int
+) -> tuple[Key, ...]:
+    """Return the covariates that too few patients of the cohort are known of: their sum would be those patients."""
+    thin = []
+    for name in study.model.covariates:
+        column = dictionary.column(name)
+        known = ~np.isnan(_values(tables, dictionary, name)) & chosen
+        if column is not None and 0 < int(known.sum()) < floor:
+            thin.append((column.layer, name))
+    return tuple(thin)
 
 
 # ---------------------------------------------------------------- endpoint

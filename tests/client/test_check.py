@@ -242,6 +242,13 @@ def test_a_layer_of_few_patients_is_a_warning(tmp_path: Path) -> None:
     assert kinds(check(tmp_path, GENES_STUDY)) == set()
 
 
+def test_a_covariate_known_of_few_patients_is_a_warning(tmp_path: Path) -> None:
+    table = {**clinical(), "lesions": [str(i) for i in range(9)] + [""] * 15}
+    report = check(write(tmp_path, table), study())
+    assert report.can_take_part
+    assert [(problem.kind, problem.column) for problem in report.problems] == [("thin-column", "lesions")]
+
+
 def test_unknown_opt_outs_are_counted(tmp_path: Path) -> None:
     report = check(write(tmp_path, clinical()), study(), opted_out=frozenset({"P001", "SECRET8", "SECRET9"}))
     (problem,) = report.problems

@@ -1,14 +1,17 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from client.cohort_of import CohortReport, cohort_and_counts, cohort_from_tables
+from client.cohort_of import CohortReport, cohort_and_counts, cohort_from_tables, part_of
 from client.dialect import Dialect
 from client.errors import TablesRefusedError, TooFewPatientsError
 from client.settings import Floors, SiteFloors
 from schemas.codes import Code
-from schemas.cohort import Cohort
+from schemas.cohort import Cohort, Layer
 from schemas.design import design_columns
 from schemas.study import Study, load_study
 from tests.client.tables_kit import as_csv, clinical, dictionary, rna, study, write
@@ -133,6 +136,32 @@ def test_a_layer_known_of_fewer_than_the_floor_is_missing(tmp_path: Path) -> Non
     assert counts.missing_layers == ("rna",)
     (tmp_path / "rna.csv").unlink()
     assert cohort_of(tmp_path, of)[1].missing_layers == ("rna",)
+
+
+@pytest.mark.parametrize(("n_known", "n_kept"), [(0, 0), (1, 0), (9, 0), (10, 10), (24, 24)])
+def test_a_covariate_known_of_fewer_than_the_floor_is_missing(tmp_path: Path, n_known: int, n_kept: int) -> None:
+    table = clinical()
+    table["lesions"][n_known:] = [""] * (24 - n_known)
+    cohort, _ = cohort_of(write(tmp_path, table), study())
+    assert (~np.isnan(cohort.matrix(("lesions",)))).sum() == n_kept
+    assert not np.isnan(cohort.matrix(("age_years",))).any()
+
+
+@given(st.lists(st.booleans(), min_size=30, max_size=60), st.integers(10, 20), st.integers(0, 2**32))
+def test_sums_of_two_parts_never_differ_by_few_patients_of_a_covariate(
+    known: list[bool], n_held_out: int, seed: int
+) -> None:
+    n = len(known)
+    held_out = np.random.default_rng(seed).permutation(n) < n_held_out
+    values = np.where(known, 1.0, np.nan)[:, None]
+    cohort = Cohort(("",) * n, np.ones(n), np.ones(n, dtype=bool), np.zeros(n), {"clinical": Layer(("x",), values)})
+    cohort = replace(cohort, held_out=held_out)
+    everybody, training, judged = (
+        int(part_of(cohort, part, 10).layers["clinical"].observed.sum()) for part in ("all", "training", "held_out")
+    )
+    assert everybody == sum(known), "whether few of all are known is decided when the tables are read"
+    if everybody >= 10:
+        assert all(count == 0 or count >= 10 for count in (training, judged, everybody - training))
 
 
 def test_group_and_fold_are_labels(tmp_path: Path) -> None:

@@ -175,6 +175,22 @@ def test_the_same_patients_are_held_out_in_every_run(home: Path) -> None:
         np.testing.assert_array_equal(drafts[0].arrays[name], drafts[1].arrays[name])
 
 
+def test_the_two_fits_never_differ_by_few_patients_of_a_covariate(tmp_path: Path) -> None:
+    home = make_site(tmp_path / "A")  # folds = 3: 20 of 60 are held out
+    table = home / "tables" / "clinical.csv"
+    head, *lines = table.read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    # Age is known of 14 patients: of a few held-out ones, so it counts as missing in training and in judging.
+    rows = [[*row[:3], row[3] if i < 14 else "", row[4]] for i, row in enumerate(rows)]
+    table.write_text("\n".join([head, *(",".join(row) for row in rows), ""]))
+    begin(home, setup_request())
+    known = {}
+    for step in ("moments", "training_moments"):
+        request = RoundRequest("run-1", PLAN.hash, tuple(SITES), step, "sums", 0)
+        known[step] = drafted(home, encode(request)).arrays["n_observed"].tolist()
+    assert known == {"moments": [14.0, 60.0], "training_moments": [0.0, 40.0]}
+
+
 # ---------------------------------------------------------------- what goes wrong
 def test_too_few_patients_are_a_code(tmp_path: Path) -> None:
     home = make_site(tmp_path / "A", n=9)
