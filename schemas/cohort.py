@@ -49,6 +49,7 @@ class Cohort:
         fold: (n_patients,) labels of the column that deals folds, or None.
         held_out: (n_patients,) bool, True for the patients that this site keeps from training to judge the
             model on (real federation), or None.
+        fold_of: (n_patients,) int, the fold of a cross-validation that the site has dealt each patient into, or None.
         site: Name of the site, for `simulate` and local display.
     """
 
@@ -60,6 +61,7 @@ class Cohort:
     group: NDArray[np.str_] | None = None
     fold: NDArray[np.str_] | None = None
     held_out: NDArray[np.bool_] | None = None
+    fold_of: NDArray[np.intp] | None = None
     site: str = ""
     _index: Mapping[str, tuple[str, int]] = field(init=False, repr=False, compare=False)
 
@@ -124,6 +126,7 @@ class Cohort:
             group=None if self.group is None else self.group[index],
             fold=None if self.fold is None else self.fold[index],
             held_out=None if self.held_out is None else self.held_out[index],
+            fold_of=None if self.fold_of is None else self.fold_of[index],
         )
 
 
