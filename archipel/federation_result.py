@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from archipel.result import RunFacts, make_result
 from models.progress import Progress
 from models.step import Floats
@@ -14,7 +16,7 @@ from server.runs import list_rounds
 from server.store import Store
 
 _AT_THE_SITE = "known at the site alone"
-_NO_PAIRS = "the held-out patients of no site form a comparable pair"
+_NO_PAIRS = "the unseen patients of no site form a comparable pair"
 
 
 def federation_result(store: Store, run_id: str) -> Result:
@@ -41,7 +43,7 @@ def federation_result(store: Store, run_id: str) -> Result:
         bytes_down=run.bytes_down,
         wall_s=run.wall_s,
         evaluation_kind=_evaluation_kind(plan, progress, rounds),
-        evaluation=_evaluation(progress),
+        evaluation=_evaluation(progress, "cv_" if plan.study.privacy.secure_sum else "held_out_"),
         silent=_silent(rounds),
         warnings=_warnings(run),
     )
@@ -74,44 +76,64 @@ def _round_facts(done: Round) -> RoundFacts:
 
 
 def _evaluation_kind(plan: Plan, progress: Progress, rounds: Sequence[Round]) -> str:
-    if not plan.study.evaluation.folds:
+    folds = plan.study.evaluation.folds
+    if not isinstance(folds, int) or not folds:
         return "The study asks for no evaluation (folds = 0)."
+    return _of_folds(progress, folds) if plan.study.privacy.secure_sum else _of_held_out_part(progress, rounds)
+
+
+def _of_folds(progress: Progress, n_folds: int) -> str:
+    if "cv_concordance" in progress.skipped or "cv_concordance.comparable" not in progress.arrays:
+        why = progress.skipped.get("cv_concordance", "no figures")
+        return f"{n_folds}-fold cross-validation came to nothing: {why}."
+    pairs = int(progress.arrays["cv_concordance.comparable"].sum())
+    return (
+        f"{n_folds}-fold cross-validation over all sites, every fold and every figure a masked sum; C over pairs "
+        f"within sites ({pairs} comparable pairs in all)."
+    )
+
+
+def _of_held_out_part(progress: Progress, rounds: Sequence[Round]) -> str:
     judged = next((r for r in rounds if r.step == "held_out_concordance"), None)
     if judged is None or not judged.heard or "held_out_concordance" in progress.skipped:
         return (
-            "No site has the 20 patients it needs to hold out ten; until the sums are masked, smaller parts do not "
+            "No site has the 20 patients it needs to hold out ten; without the secure sum, smaller parts do not "
             "leave a site. `archipel simulate` cross-validates where the tables may lie in one place."
         )
     n = int(progress.arrays["held_out_concordance.n_patients"])
     pairs = int(progress.arrays["held_out_concordance.comparable"])
     return (
         f"One held-out part at each of {len(judged.heard)} sites with 20 patients or more ({n} patients, {pairs} "
-        "comparable pairs); C over pairs within sites. The other sites are too small to hold anybody out while the "
-        "sums are not masked."
+        "comparable pairs); C over pairs within sites. The other sites are too small to hold anybody out without the "
+        "secure sum."
     )
 
 
-def _evaluation(progress: Progress) -> dict[ScoredModel, Scores]:
+def _evaluation(progress: Progress, prefix: str) -> dict[ScoredModel, Scores]:
     arrays = progress.arrays
     found: dict[ScoredModel, Scores] = {}
-    if "held_out_concordance.c_index" in arrays:
-        ibs, slope = arrays.get("held_out_brier.ibs"), arrays.get("held_out_slope.slope")
+    if f"{prefix}concordance.c_index" in arrays:
         found["federated"] = _scores(
             arrays,
-            "held_out_concordance",
-            ibs=None if ibs is None else float(ibs),
-            slope=None if slope is None else float(slope),
+            f"{prefix}concordance",
+            ibs=_mean_of(arrays, f"{prefix}brier.ibs"),
+            slope=_mean_of(arrays, f"{prefix}slope.slope"),
             reasons={
-                "ibs": progress.skipped.get("held_out_brier", ""),
-                "calibration_slope": progress.skipped.get("held_out_slope", ""),
+                "ibs": progress.skipped.get(f"{prefix}brier", ""),
+                "calibration_slope": progress.skipped.get(f"{prefix}slope", ""),
             },
         )
-    if "held_out_site_only.c_index" in arrays:
+    if f"{prefix}site_only.c_index" in arrays:
         alone = "a site keeps its own model's survival predictions to itself"
         found["site_only"] = _scores(
-            arrays, "held_out_site_only", ibs=None, slope=None, reasons={"ibs": alone, "calibration_slope": alone}
+            arrays, f"{prefix}site_only", ibs=None, slope=None, reasons={"ibs": alone, "calibration_slope": alone}
         )
     return found
+
+
+def _mean_of(arrays: Mapping[str, Floats], name: str) -> float | None:
+    """Return the mean over the folds (one held-out part is one fold), or None where the step came to nothing."""
+    return float(np.mean(arrays[name])) if name in arrays else None
 
 
 def _scores(
@@ -122,14 +144,22 @@ def _scores(
     slope: float | None,
     reasons: Mapping[str, str],
 ) -> Scores:
-    c = float(arrays[f"{step}.c_index"]) if arrays[f"{step}.comparable"] > 0 else None
-    index = CIndex(mean=c, sd=None, per_fold=(c,))
-    values = {"c_index": c, "ibs": ibs, "calibration_slope": slope}
+    comparable = np.atleast_1d(arrays[f"{step}.comparable"])
+    per_fold = tuple(
+        float(c) if n > 0 else None for c, n in zip(np.atleast_1d(arrays[f"{step}.c_index"]), comparable, strict=True)
+    )
+    known = [c for c in per_fold if c is not None]
+    index = CIndex(
+        mean=float(np.mean(known)) if known else None,
+        sd=float(np.std(known, ddof=1)) if len(known) > 1 else None,
+        per_fold=per_fold,
+    )
+    values = {"c_index": index.mean, "ibs": ibs, "calibration_slope": slope}
     all_reasons = {"c_index": _NO_PAIRS, **reasons}
     return Scores(
         c_index=index,
         c_index_within=index,
-        comparable_pairs=int(arrays[f"{step}.comparable"]),
+        comparable_pairs=int(comparable.sum()),
         ibs=ibs,
         calibration_slope=slope,
         reasons={name: all_reasons[name] or "not computed" for name, value in values.items() if value is None},

@@ -24,7 +24,7 @@ from client.optout import load_optout
 from client.settings import SiteSettings, load_settings
 from client.state import SitePaths, TablesDigest, fold_key, place_of, source_digest
 from models.compile import build_step
-from models.folds import held_out_part
+from models.folds import deal, held_out_part
 from privacy.storage import StorageError
 from schemas.canonical import sha256_hex
 from schemas.codes import Code
@@ -182,6 +182,9 @@ def _read_cohort(paths: SitePaths, settings: SiteSettings, plan: Plan, run: RunR
     folds = plan.study.evaluation.folds
     if all(step.cohort == "all" for step in plan.steps) or not isinstance(folds, int) or folds == 0:
         return cohort
+    if plan.study.privacy.secure_sum:
+        fold_of = deal(cohort.event, cohort.group, folds, fold_key(paths), 0, cohort.patient_ids)
+        return replace(cohort, fold_of=fold_of)
     smallest = max(_floor(step, settings) for step in plan.steps)
     return replace(cohort, held_out=held_out_part(cohort, fold_key(paths), 1 / folds, smallest))
 

@@ -3,9 +3,9 @@
 The same study and dictionary compile to the same bytes at the hub and at every site; a site compiles what it is
 asked to approve itself, and refuses a plan whose hash differs, so that the hub cannot slip an array in.
 
-A real federation gets the model on all patients, then, where the study asks for an evaluation, the same fit
-without the patients that sites hold out, judged on those. Folds need the secure sum (parts of a fold may be
-smaller than a site's floor), so until then they exist in `simulate` alone.
+A real federation gets the model on all patients, then, where the study asks for an evaluation, a cross-validation
+whose folds travel together (`models.folded`). Parts of a fold may be smaller than a site's floor, so folds need the
+secure sum; a study without it gets one held-out part at each site that is large enough instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from models.folded import Folded
 from models.registry import METHODS
 from models.step import Context, Step
 from schemas.design import DesignColumn, design_columns
@@ -54,7 +55,7 @@ def compile_plan(
     compiler = _Compiler(study, dictionary, exact_times)
     steps = compiler.fit("", "all") + (compiler.figures() if figures else [])
     if evaluation and study.evaluation.folds:
-        steps += [*compiler.fit("training_", "training"), *compiler.held_out()]
+        steps += compiler.cross_validation() if study.privacy.secure_sum else compiler.held_out_part()
     return Plan(code_version=CODE_VERSION, study=study, dictionary=dictionary, steps=tuple(steps))
 
 
@@ -65,7 +66,11 @@ def build_step(plan: Plan, name: str) -> Step:
         KeyError: When the plan has no such step, or no such method is installed.
     """
     step = plan.by_name[name]
-    return METHODS[step.method](step_context(plan.study, plan.dictionary, step.settings))
+    return _code_of(step.method, step_context(plan.study, plan.dictionary, step.settings))
+
+
+def _code_of(method: str, context: Context) -> Step:
+    return Folded(context, METHODS[method]) if "n_folds" in context.settings else METHODS[method](context)
 
 
 def step_context(study: Study, dictionary: Dictionary, settings: Mapping[str, Any]) -> Context:
@@ -78,6 +83,11 @@ def step_context(study: Study, dictionary: Dictionary, settings: Mapping[str, An
     )
 
 
+_WHO: dict[CohortPart, str] = {
+    "all": "all patients",
+    "training": "the patients that are not held out",
+    "folds": "the patients outside each fold",
+}
 _EXACT = Fault(
     "[privacy] min_events_per_interval",
     "exact event times (1) would give away most patients' rows",
@@ -107,34 +117,35 @@ class _Compiler:
             [float(t) for t in exact_times] if exact_times is not None else _uniform_bins(study, dictionary)
         )
 
-    def fit(self, prefix: str, cohort: CohortPart) -> list[PlanStep]:
+    def fit(self, prefix: str, cohort: CohortPart, settings: Mapping[str, Any] | None = None) -> list[PlanStep]:
         """Moments, grid, fit and baseline on one part of the patients."""
         model = self.study.model
-        who = "all patients" if cohort == "all" else "the patients that are not held out"
+        folds = settings or {}
+        who = _WHO[cohort]
         optional = cohort != "all"
         steps = [
             self._step(
                 f"{prefix}moments", "moments", cohort, f"Means and standard deviations of the covariates over {who}.",
                 {"centres": [_centre(column, self.dictionary) for column in self.design],
-                 "standardise": model.standardise},
+                 "standardise": model.standardise, **folds},
                 optional=optional,
             ),
             self._step(
                 f"{prefix}grid", "event_grid", cohort,
                 f"Events in fixed bins of time over {who}, from which the common time grid is made.",
-                {"bin_edges": self.bin_edges, "min_events": self.study.privacy.min_events_per_interval},
+                {"bin_edges": self.bin_edges, "min_events": self.study.privacy.min_events_per_interval, **folds},
                 optional=optional,
             ),
             self._step(
                 f"{prefix}fit", _FIT_METHODS[model.method], cohort, f"The model's coefficients from {who}.",
-                {"ties": model.ties, "penalties": self._penalties()},
+                {"ties": model.ties, "penalties": self._penalties(), **folds},
                 inputs=self._inputs(prefix, fitted=False), optional=optional,
             ),
         ]  # fmt: skip
         steps.append(
             self._step(
                 f"{prefix}baseline", "baseline", cohort, f"The baseline hazard behind predictions, from {who}.",
-                inputs=self._inputs(prefix, baseline=False), optional=optional,
+                folds, inputs=self._inputs(prefix, baseline=False), optional=optional,
             )
         )  # fmt: skip
         return steps
@@ -153,9 +164,39 @@ class _Compiler:
             ),
         ]  # fmt: skip
 
-    def held_out(self) -> list[PlanStep]:
-        """How the model of the other patients does on the held-out ones."""
-        inputs = self._inputs("training_")
+    def held_out_part(self) -> list[PlanStep]:
+        """The fit without the patients that sites hold out, and how it does on those."""
+        return [
+            *self.fit("training_", "training"),
+            *self._judging("training_", "held_out_", "held_out", "split", {}, {}),
+        ]
+
+    def cross_validation(self) -> list[PlanStep]:
+        """The fit without each fold's patients, and how it does on those: all folds in the same rounds."""
+        folds = {"n_folds": self.study.evaluation.folds}
+        training, judged, split = ({**folds, "look_at": part} for part in ("training", "held_out", "split"))
+        return [*self.fit("cv_", "folds", training), *self._judging("cv_", "cv_", "folds", "folds", judged, split)]
+
+    def _judging(
+        self,
+        fitted: str,
+        prefix: str,
+        cohort: CohortPart,
+        split: CohortPart,
+        judged_settings: Mapping[str, Any],
+        split_settings: Mapping[str, Any],
+    ) -> list[PlanStep]:
+        """How a model does on patients that it has not seen.
+
+        Args:
+            fitted: Prefix of the fit that is judged.
+            prefix: Of these steps' names.
+            cohort: The patients that are judged.
+            split: The same with those who trained, for models of one site alone.
+            judged_settings: Of steps that look at `cohort`.
+            split_settings: Of the step that looks at `split`.
+        """
+        inputs = self._inputs(fitted)
         local = {
             "method": self.study.model.method,
             "ties": self.study.model.ties,
@@ -164,24 +205,23 @@ class _Compiler:
         }
         return [
             self._step(
-                "held_out_concordance", "concordance", "held_out",
-                "Pairs of held-out patients of one site in the right order.",
-                inputs=inputs, optional=True,
+                f"{prefix}concordance", "concordance", cohort,
+                "Pairs of unseen patients of one site in the right order.",
+                judged_settings, inputs=inputs, optional=True,
             ),
             self._step(
-                "held_out_site_only", "site_only", "split",
+                f"{prefix}site_only", "site_only", split,
                 "The same pairs, ordered by a Cox model of the site's own training patients, at their exact times.",
-                local, optional=True,
+                {**local, **split_settings}, optional=True,
             ),
             self._step(
-                "held_out_brier", "brier", "held_out",
-                "Squared error of the predicted survival of held-out patients.",
-                inputs={**inputs, "events": "training_grid.events"}, optional=True,
+                f"{prefix}brier", "brier", cohort, "Squared error of the predicted survival of unseen patients.",
+                judged_settings, inputs={**inputs, "events": f"{fitted}grid.events"}, optional=True,
             ),
             self._step(
-                "held_out_slope", "calibration_slope", "held_out",
-                "Whether predicted differences between held-out patients are too large or too small.",
-                inputs=inputs, optional=True,
+                f"{prefix}slope", "calibration_slope", cohort,
+                "Whether predicted differences between unseen patients are too large or too small.",
+                judged_settings, inputs=inputs, optional=True,
             ),
         ]  # fmt: skip
 
@@ -214,7 +254,7 @@ class _Compiler:
         optional: bool = False,
     ) -> PlanStep:
         complete = {**(settings or {}), "exact": self.exact, "n_bins": len(self.bin_edges)}
-        parts = METHODS[method](step_context(self.study, self.dictionary, complete)).parts()
+        parts = _code_of(method, step_context(self.study, self.dictionary, complete)).parts()
         return PlanStep(
             name=name,
             method=method,

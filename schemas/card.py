@@ -26,6 +26,7 @@ _WHO = {
     "training": "the patients that the site does not hold out",
     "held_out": "the patients that the site holds out to judge the model on",
     "split": "all patients, those held out kept apart; the minimum counts the held-out ones",
+    "folds": "all patients of the study, in the folds that the site deals them into; nobody else learns which",
 }
 _NOT_MASKED = (
     "Sums are not masked in this version: the hub sees this site's own numbers, as listed above, and not only their "

@@ -106,7 +106,7 @@ class Cohort:
 
         ``split`` is everybody, with `held_out` to tell them apart, and nobody at a site that holds out none.
         """
-        if part == "all":
+        if part in ("all", "folds"):
             return self
         held_out = np.zeros(self.n_patients, dtype=np.bool_) if self.held_out is None else self.held_out
         if part == "training":

@@ -23,7 +23,8 @@ from schemas.study import Study
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
 # "split": the step sees all patients with their held-out mark; its floor counts the held-out ones.
-CohortPart = Literal["all", "training", "held_out", "split"]
+# "folds": all patients with the fold that the site has dealt each of them into; under the secure sum alone.
+CohortPart = Literal["all", "training", "held_out", "split", "folds"]
 
 
 class ArraySpec(BaseModel):
