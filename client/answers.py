@@ -6,6 +6,10 @@ that were sent, and anything else under that name is refused.
 
 Order of a release, so that a crash at any point leaves neither an unrecorded release nor a second entry: the bytes
 are stored here, the ledger is appended, the row is marked, the bytes leave. The first and last of these are here.
+
+What else an answer changes is stored in one transaction with its bytes, so that after a crash both hold or neither:
+the state of the secure sum (`client.secure`), whose secrets of past rounds are overwritten, and what later questions
+are held to (`privacy.inbound`). Do not put this file back from a backup: a round would be answered twice.
 """
 
 from __future__ import annotations
@@ -17,13 +21,15 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from privacy.inbound import Seen
 from privacy.storage import storage_error
 from schemas.codes import Code
 from schemas.messages import SETUP, RoundRequest
 from schemas.plan import Plan
 
-__all__ = ["Answers", "Kept", "RunRecord", "order_verdict", "read_run", "recent_runs"]
+__all__ = ["Answers", "Change", "Kept", "RunRecord", "order_verdict", "read_run", "recent_runs"]
 
 _BUSY_S = 10.0
 _SCHEMA = """
@@ -46,6 +52,15 @@ CREATE TABLE IF NOT EXISTS answers (
     reply BLOB NOT NULL,
     ledgered INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, step, number, phase)
+) STRICT;
+CREATE TABLE IF NOT EXISTS secure (
+    run_id TEXT PRIMARY KEY REFERENCES runs (run_id),
+    roster_hash TEXT NOT NULL,
+    state BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS seen (
+    run_id TEXT PRIMARY KEY REFERENCES runs (run_id),
+    content BLOB NOT NULL
 ) STRICT;
 PRAGMA user_version = 1;
 """
@@ -99,6 +114,21 @@ class Kept:
     ledgered: bool = False
 
 
+@dataclass(frozen=True)
+class Change:
+    """What an answer changes besides being kept; None: nothing.
+
+    Attributes:
+        roster_hash: Of the run's roster, with `secure`.
+        secure: The state of the secure sum (`privacy.secure_state`).
+        seen: What later questions are held to (`privacy.inbound.Seen`).
+    """
+
+    roster_hash: str = ""
+    secure: bytes | None = None
+    seen: bytes | None = None
+
+
 class Answers:
     """The store; every change is on the disk when its method returns."""
 
@@ -115,6 +145,7 @@ class Answers:
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA secure_delete = ON")  # keys of past rounds are gone from the file too
             self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
@@ -166,16 +197,53 @@ class Answers:
                 "SELECT DISTINCT step, part, number FROM answers WHERE run_id = ? AND step != ?", (run_id, SETUP)
             ).fetchall()
 
-    def keep(self, kept: Kept) -> None:
-        """Store an answer before it leaves; a second one under the same name is an error."""
+    def secure(self, run_id: str) -> tuple[str, bytes] | None:
+        """Return roster hash and state of a run's secure sum, or None."""
+        row = self._row("SELECT roster_hash, state FROM secure WHERE run_id = ?", run_id)
+        return (row[0], row[1]) if row is not None else None
+
+    def roster_hash(self, run_id: str) -> str | None:
+        """Return the roster hash of a run's secure sum, or None where none was begun."""
+        row = self._row("SELECT roster_hash FROM secure WHERE run_id = ?", run_id)
+        return str(row[0]) if row is not None else None
+
+    def seen_in(self, run_id: str, plan_hash: str, roster_hash: str | None) -> Seen:
+        """Return what the questions of a run are held to.
+
+        Coefficients count over all runs of a plan over the same sites: an honest second run asks at the same ones.
+        """
+        query = (
+            "SELECT run_id, content FROM seen JOIN runs USING (run_id) LEFT JOIN secure USING (run_id) "
+            "WHERE plan_hash = ? AND coalesce(roster_hash, '') = ?"
+        )
         with _stored(self._path):
-            self._db.execute(
-                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
-                (
-                    kept.run_id, kept.step, kept.number, kept.phase, kept.part, kept.request_digest, kept.n_patients,
-                    kept.reply,
-                ),
-            )  # fmt: skip
+            rows = self._db.execute(query, (plan_hash, roster_hash or "")).fetchall()
+        found = {of_run: Seen.decode(content) for of_run, content in rows}
+        points: dict[str, frozenset[str]] = {}
+        for seen in found.values():
+            for fit, digests in seen.points.items():
+                points[fit] = points.get(fit, frozenset()) | digests
+        return replace(found.get(run_id, Seen()), points=points)
+
+    def keep(self, kept: Kept, change: Change | None = None) -> None:
+        """Store an answer before it leaves, with what it changes; a second one under the same name is an error."""
+        change = change or Change()
+        row = (
+            kept.run_id, kept.step, kept.number, kept.phase, kept.part, kept.request_digest, kept.n_patients,
+            kept.reply,
+        )  # fmt: skip
+        with _stored(self._path), self._transaction():
+            self._db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
+            if change.secure is not None:
+                state = (kept.run_id, change.roster_hash, change.secure)
+                self._db.execute("INSERT OR REPLACE INTO secure VALUES (?, ?, ?)", state)
+            if change.seen is not None:
+                self._db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", (kept.run_id, change.seen))
+
+    def forget_past(self) -> None:
+        """Take what was overwritten out of SQLite's log too, as far as no reader holds it."""
+        with _stored(self._path):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def mark_ledgered(self, kept: Kept) -> None:
         """Remember that the ledger holds an answer."""
@@ -188,6 +256,10 @@ class Answers:
     def _has_summand(self, run_id: str) -> bool:
         query = "SELECT 1 FROM answers WHERE run_id = ? AND step != ? LIMIT 1"
         return self._db.execute(query, (run_id, SETUP)).fetchone() is not None
+
+    def _row(self, query: str, run_id: str) -> Any:
+        with _stored(self._path):
+            return self._db.execute(query, (run_id,)).fetchone()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

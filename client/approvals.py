@@ -1,9 +1,13 @@
-"""Which plans this site has approved: a small state machine, and the files that remember it.
+"""Which plans this site has approved, and with which sites: a small state machine, and the files that remember it.
 
-A plan arrives with the hub's set-up message or as a file; it is kept as pending when it is what this installation
-itself compiles from the study in it, and not below the site's floors. A person approves its hash, with an optional
-last day; approval can be withdrawn, and all releases paused, also while a run is going: the guard asks before it
-admits and again before it releases.
+A plan arrives with the hub's set-up message or as a file (`client.received`); it is kept as pending when it is what
+this installation itself compiles from the study in it, and not below the site's floors. A person approves its hash,
+with an optional last day; approval can be withdrawn, and all releases paused, also while a run is going: the guard
+asks before it admits and again before it releases.
+
+A plan under the secure sum is run with one roster, and that is approved with it: the person compares fingerprints
+with the other sites outside the hub, and the site signs plan, roster, terms and last day with its own key. The hub
+passes the signed approvals on; every site verifies them itself (`privacy.approval`).
 
 The state machine (`Approvals`, `verify_plan`) is pure. What fails to be read counts as not approved.
 """
@@ -12,95 +16,44 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from client.decisions import Approval, Approvals, RosterDecision, SignedApproval, load_approvals, update_approvals
+from client.peers import load_identity, load_peers, pin_peers, roster_verdict
+from client.received import (
+    ApprovalError,
+    find_plan,
+    find_roster,
+    list_rosters,
+    load_plan,
+    plan_files,
+    receive_plan,
+    receive_roster,
+)
 from client.settings import SiteSettings, load_settings
 from client.state import SitePaths
 from models.compile import CODE_VERSION, compile_plan
+from privacy.approval import sign_approval
 from privacy.gate import Floors
 from privacy.ledger import Event, Ledger
-from privacy.storage import StorageError, locked, storage_error, sync_folder, write_durably
-from schemas.canonical import canonical_json
+from privacy.storage import storage_error, sync_folder
 from schemas.codes import SENTENCES, Code
-from schemas.errors import ArchipelError, MessageError
-from schemas.plan import Plan, read_plan
+from schemas.plan import Plan
+from schemas.roster import Roster
 
 __all__ = [
-    "Approval", "ApprovalError", "Approvals", "PlanStatus", "approve", "current_verdict", "find_plan", "gate_floors",
-    "is_paused", "list_plans", "load_plan", "pause", "receive_plan", "resume", "verify_plan", "withdraw",
+    "Approval", "ApprovalError", "Approvals", "PlanStatus", "RosterDecision", "RosterStatus", "SignedApproval",
+    "approve", "current_verdict", "find_plan", "gate_floors", "is_paused", "list_plans", "load_approvals",
+    "load_plan", "pause", "resume", "verify_plan", "withdraw",
 ]  # fmt: skip
 
-MAX_PENDING = 100
-MAX_PLAN_BYTES = 32 << 20
-_SHORTEST_PREFIX = 6
-_HASH_START = re.compile(r"[0-9a-f]{6,64}")
-_STRICT = ConfigDict(extra="forbid", frozen=True)
-Person = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
-
-
-class ApprovalError(ArchipelError):
-    """An approval that cannot be given, or a plan that is not there."""
-
-
-class Approval(BaseModel):
-    """What one person decided about one plan.
-
-    Attributes:
-        approver: Who.
-        approved_at: When.
-        expires: Last day on which the site answers; none: as long as the study says.
-        withdrawn_at: When it was withdrawn, if it was.
-    """
-
-    model_config = _STRICT
-
-    approver: Person
-    approved_at: datetime.datetime
-    expires: datetime.date | None = None
-    withdrawn_at: datetime.datetime | None = None
-
-
-class Approvals(BaseModel):
-    """All decisions of a site, by plan hash."""
-
-    model_config = _STRICT
-
-    kind: Literal["approvals"] = "approvals"
-    version: Literal[1] = 1
-    by_hash: dict[str, Approval] = Field(default_factory=dict)
-
-    def approve(self, plan_hash: str, approval: Approval) -> Approvals:
-        """Return the decisions with one more; it replaces an earlier one about the same plan."""
-        return self.model_copy(update={"by_hash": {**self.by_hash, plan_hash: approval}})
-
-    def withdraw(self, plan_hash: str, now: datetime.datetime) -> Approvals:
-        """Return the decisions with one taken back.
-
-        Raises:
-            ApprovalError: When the plan was not approved.
-        """
-        approval = self.by_hash.get(plan_hash)
-        if approval is None or approval.withdrawn_at is not None:
-            raise ApprovalError(
-                f"Plan {plan_hash[:12]} is not approved at this site, so there is nothing to withdraw."
-            )
-        return self.approve(plan_hash, approval.model_copy(update={"withdrawn_at": now}))
-
-    def verdict(self, plan: Plan, today: datetime.date) -> Code | None:
-        """Return why the site does not answer this plan today, or None where it does."""
-        approval = self.by_hash.get(plan.hash)
-        if approval is None:
-            return Code.PLAN_NOT_APPROVED
-        if approval.withdrawn_at is not None:
-            return Code.APPROVAL_WITHDRAWN
-        last_days = [day for day in (approval.expires, plan.study.expires) if day is not None]
-        return Code.APPROVAL_EXPIRED if last_days and today > min(last_days) else None
+DAYS = 365
+"""How long a signed approval holds where neither the person nor the study says so."""
 
 
 def verify_plan(plan: Plan, floors: Floors) -> Code | None:
@@ -132,43 +85,17 @@ def gate_floors(settings: SiteSettings) -> Floors:
 
 
 # ---------------------------------------------------------------- what the guard asks
-def current_verdict(paths: SitePaths, plan: Plan, today: datetime.date) -> Code | None:
-    """Return why the site does not answer this plan at this moment, read anew from the disk.
+def current_verdict(
+    paths: SitePaths, plan: Plan, today: datetime.date, roster_hash: str | None = None
+) -> Code | None:
+    """Return why the site does not answer this plan (with this roster) at this moment, read anew from the disk.
 
     Raises:
         StorageError: When the decisions cannot be read, which is no approval.
     """
     if is_paused(paths.home):
         return Code.SITE_PAUSED
-    return _load(paths).verdict(plan, today)
-
-
-def receive_plan(paths: SitePaths, plan: Plan) -> None:
-    """Keep a verified plan as pending, so that a person can read it.
-
-    Raises:
-        StorageError: When it cannot be written, or too many wait already.
-    """
-    path = paths.plan(plan.hash)
-    if path.exists():
-        return
-    decided = _load(paths).by_hash
-    if sum(found.stem not in decided for found in _plan_files(paths)) >= MAX_PENDING:
-        raise StorageError(f"{MAX_PENDING} plans wait for a decision: remove those of no use from {paths.plans.name}")
-    write_durably(path, plan.content)
-
-
-def load_plan(paths: SitePaths, plan_hash: str) -> Plan | None:
-    """Return a received plan; None where there is none, or what is there is not that plan."""
-    try:
-        plan = read_plan(paths.plan(plan_hash).read_bytes())
-    except FileNotFoundError:
-        return None
-    except MessageError:
-        return None
-    except OSError as error:
-        raise storage_error(paths.plan(plan_hash), error) from None
-    return plan if plan.hash == plan_hash else None
+    return load_approvals(paths).verdict(plan, today, roster_hash)
 
 
 # ---------------------------------------------------------------- what a person does
@@ -180,15 +107,32 @@ class PlanStatus:
         plan: All of it; `schemas.card.data_use_card` puts it into words.
         state: ``approved``, ``pending``, or why the site does not answer it.
         approval: The last decision, or None.
+        rosters: That came with it, the newest first.
     """
 
     plan: Plan
-    state: Literal["pending", "approved", "withdrawn", "expired"]
+    state: State
     approval: Approval | None
+    rosters: tuple[RosterStatus, ...] = ()
 
 
-_STATES: dict[Code | None, Literal["pending", "approved", "withdrawn", "expired"]] = {
+@dataclass(frozen=True)
+class RosterStatus:
+    """One received roster.
+
+    Attributes:
+        roster: All of it.
+        state: As the plan's; an approved roster of a withdrawn plan is withdrawn with it.
+    """
+
+    roster: Roster
+    state: State
+
+
+State = Literal["pending", "approved", "withdrawn", "expired"]
+_STATES: dict[Code | None, State] = {
     None: "approved",
+    Code.ROSTER_NOT_APPROVED: "pending",
     Code.PLAN_NOT_APPROVED: "pending",
     Code.APPROVAL_WITHDRAWN: "withdrawn",
     Code.APPROVAL_EXPIRED: "expired",
@@ -212,41 +156,40 @@ def list_plans(home: Path, *, now: Clock = _utc_now) -> list[PlanStatus]:
         StorageError: When they cannot be read.
     """
     paths = SitePaths(home)
-    decisions = _load(paths)
-    found = sorted(_plan_files(paths), key=lambda path: (-path.stat().st_mtime_ns, path.name))
+    decisions = load_approvals(paths)
+    found = sorted(plan_files(paths), key=lambda path: (-path.stat().st_mtime_ns, path.name))
     plans = [plan for path in found if (plan := load_plan(paths, path.stem)) is not None]
-    return [_status(plan, decisions, now().date()) for plan in plans]
-
-
-def find_plan(home: Path, which: str | Path) -> Plan:
-    """Return the plan that a person means: by its hash, six or more of its first characters, or its file.
-
-    Raises:
-        ApprovalError: When there is no such plan, or more than one.
-        StorageError: When it cannot be read.
-    """
-    return _find(SitePaths(home), which)
+    return [_status(paths, plan, decisions, now().date()) for plan in plans]
 
 
 def approve(
-    home: Path, which: str | Path, *, approver: str, expires: datetime.date | None = None, now: Clock = _utc_now
+    home: Path,
+    which: str | Path,
+    *,
+    approver: str,
+    roster: Roster | str | None = None,
+    expires: datetime.date | None = None,
+    now: Clock = _utc_now,
 ) -> PlanStatus:
-    """Approve a plan: from now on the site answers it.
+    """Approve a plan, and under the secure sum its roster with it: from now on the site answers it.
 
     Args:
         home: The site's folder.
         which: A received plan's hash, its first six characters or more, or a plan's file.
         approver: The person who decides; stands in the ledger.
+        roster: With which sites, for a plan under the secure sum: the roster, its hash or file. None: the one that
+            came last; where none has come yet, the plan alone, and its roster has to be approved when it comes.
         expires: Last day on which the site answers.
         now: The clock.
 
     Raises:
-        ApprovalError: When there is no such plan, or this site cannot approve it.
+        ApprovalError: When there is no such plan or roster, or this site cannot approve it.
         StorageError: When the decision cannot be written; it then does not hold.
     """
     paths = SitePaths(home)
-    plan = _find(paths, which)
-    code = verify_plan(plan, gate_floors(load_settings(home)))
+    settings = load_settings(home)
+    plan = find_plan(home, which)
+    code = verify_plan(plan, gate_floors(settings))
     if code is not None:
         raise ApprovalError(f"Plan {plan.hash[:12]} cannot be approved. {SENTENCES[code]}")
     today = now().date()
@@ -256,10 +199,60 @@ def approve(
         approval = Approval(approver=approver, approved_at=now(), expires=expires)
     except ValidationError:
         raise ApprovalError("The approver must be named, in one line of at most 200 characters.") from None
-    receive_plan(paths, plan)
-    _write_ledger(paths, "approval", plan, who=approver, rule=f"until {expires}" if expires else "")
-    decisions = _update(paths, lambda known: known.approve(plan.hash, approval))
-    return _status(plan, decisions, today)
+    known = load_approvals(paths)
+    rule = f"until {expires}" if expires else ""
+    chosen = _chosen_roster(paths, plan, roster)
+    if chosen is not None:
+        decision = RosterDecision(
+            approver=approver,
+            approved_at=approval.approved_at,
+            signed=_sign(paths, settings, plan, chosen, expires, today),
+        )
+        approval = approval.model_copy(update={"rosters": {chosen.hash: decision}})
+        rule = f"with roster {chosen.hash}, until {decision.signed.expires}"
+    receive_plan(paths, plan, known.by_hash)
+    _write_ledger(paths, "approval", plan, who=approver, rule=rule)
+    if chosen is not None:
+        receive_roster(paths, plan.hash, chosen)
+        pin_peers(paths, chosen, settings.name)
+    decisions = update_approvals(
+        paths, lambda known: known.approve(plan.hash, _with_earlier(approval, known, plan, today))
+    )
+    return _status(paths, plan, decisions, today)
+
+
+def _chosen_roster(paths: SitePaths, plan: Plan, roster: Roster | str | None) -> Roster | None:
+    if not plan.study.privacy.secure_sum:
+        if roster is not None:
+            raise ApprovalError("This plan's sums are not masked, so it is not approved with a list of sites.")
+        return None
+    return roster if isinstance(roster, Roster) else find_roster(paths, plan.hash, roster)
+
+
+def _sign(
+    paths: SitePaths,
+    settings: SiteSettings,
+    plan: Plan,
+    roster: Roster,
+    expires: datetime.date | None,
+    today: datetime.date,
+) -> SignedApproval:
+    identity = load_identity(paths)
+    own_key = identity.public_key().public_bytes_raw()
+    code = roster_verdict(roster, roster.names, settings.name, own_key, load_peers(paths))
+    if code is not None:
+        raise ApprovalError(f"The list of sites {roster.hash[:12]} cannot be approved. {SENTENCES[code]}")
+    last_days = [day for day in (expires, plan.study.expires) if day is not None]
+    until = min(last_days, default=today + datetime.timedelta(days=DAYS))
+    return sign_approval(identity, settings.name, plan.hash, roster, plan.terms_hash, until)
+
+
+def _with_earlier(approval: Approval, known: Approvals, plan: Plan, today: datetime.date) -> Approval:
+    """Return a decision that keeps the rosters approved before, unless the plan had been withdrawn or had expired."""
+    former = known.by_hash.get(plan.hash)
+    if former is None or known.verdict(plan, today) is not None:
+        return approval
+    return approval.model_copy(update={"rosters": {**former.rosters, **approval.rosters}})
 
 
 def withdraw(home: Path, which: str, *, who: str, now: Clock = _utc_now) -> PlanStatus:
@@ -270,10 +263,10 @@ def withdraw(home: Path, which: str, *, who: str, now: Clock = _utc_now) -> Plan
         StorageError: When that cannot be written. An error of the ledger alone leaves the withdrawal in force.
     """
     paths = SitePaths(home)
-    plan = _find(paths, which)
-    decisions = _update(paths, lambda known: known.withdraw(plan.hash, now()))
+    plan = find_plan(home, which)
+    decisions = update_approvals(paths, lambda known: known.withdraw(plan.hash, now()))
     _write_ledger(paths, "withdrawal", plan, who=who)
-    return _status(plan, decisions, now().date())
+    return _status(paths, plan, decisions, now().date())
 
 
 def pause(home: Path, *, who: str) -> None:
@@ -308,56 +301,12 @@ def resume(home: Path, *, who: str) -> None:
 
 
 # ---------------------------------------------------------------- files
-def _find(paths: SitePaths, which: str | Path) -> Plan:
-    if isinstance(which, str) and _HASH_START.fullmatch(which):
-        found = [path.stem for path in _plan_files(paths) if path.stem.startswith(which)]
-        plan = load_plan(paths, found[0]) if len(found) == 1 else None
-        if plan is not None:
-            return plan
-        if found:
-            raise ApprovalError(
-                f"{len(found)} plans begin with {which}, or its file is damaged: give more of the hash."
-            )
-    path = Path(which)
-    try:
-        if path.is_file() and path.stat().st_size <= MAX_PLAN_BYTES:
-            return read_plan(path.read_bytes())
-    except MessageError as error:
-        raise ApprovalError(f"{path.name} is not a plan: {error}.") from None
-    except OSError as error:
-        raise storage_error(path, error) from None
-    raise ApprovalError(
-        f"No plan {which} at this site: `archipel site plans` lists them; give its hash (at least "
-        f"{_SHORTEST_PREFIX} characters) or a plan's file."
+def _status(paths: SitePaths, plan: Plan, decisions: Approvals, today: datetime.date) -> PlanStatus:
+    rosters = tuple(
+        RosterStatus(roster, _STATES[decisions.verdict(plan, today, roster.hash)])
+        for roster in list_rosters(paths, plan.hash)
     )
-
-
-def _plan_files(paths: SitePaths) -> list[Path]:
-    return sorted(paths.plans.glob("*.json"))
-
-
-def _status(plan: Plan, decisions: Approvals, today: datetime.date) -> PlanStatus:
-    return PlanStatus(plan, _STATES[decisions.verdict(plan, today)], decisions.by_hash.get(plan.hash))
-
-
-def _load(paths: SitePaths) -> Approvals:
-    try:
-        return Approvals.model_validate_json(paths.approvals.read_bytes())
-    except FileNotFoundError:
-        return Approvals()
-    except OSError as error:
-        raise storage_error(paths.approvals, error) from None
-    except ValidationError:
-        raise StorageError(
-            f"{paths.approvals.name} is damaged, so no plan counts as approved: move it away and approve again"
-        ) from None
-
-
-def _update(paths: SitePaths, change: Callable[[Approvals], Approvals]) -> Approvals:
-    with locked(paths.approvals.with_suffix(".lock"), exclusive=True):
-        decisions = change(_load(paths))
-        write_durably(paths.approvals, canonical_json(decisions.model_dump(mode="json")))
-        return decisions
+    return PlanStatus(plan, _STATES[decisions.verdict(plan, today)], decisions.by_hash.get(plan.hash), rosters)
 
 
 def _write_ledger(

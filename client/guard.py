@@ -1,11 +1,16 @@
 """The guard: everything that must hold before a question is worked on and before an answer leaves, in one order.
 
-    admit:   decode -> words -> plan is ours and approved, not paused -> run unchanged -> gate -> answered before?
-    release: all of that again -> gate on the draft -> keep the bytes -> ledger (fsync) -> mark -> return
+    admit:   decode -> words -> plan is ours -> roster -> both approved, not paused -> run unchanged -> gate
+             -> answered before? -> order of rounds -> parameters of an honest fit
+    release: all of that again -> gate on the draft -> mask -> keep the bytes and the state -> ledger (fsync)
+             -> mark as entered -> return
 
-It decides little itself: `privacy.gate` judges messages, `client.approvals` plans, `client.answers` the order of
-rounds. What it adds is the sequence, and that whatever goes wrong ends in a refusal with a code. Bytes that leave
-are always encoded here, so no header or padding of a request or a draft travels on.
+It decides little itself: `privacy.gate` judges messages, `privacy.inbound` parameters, `client.approvals` plans,
+`client.peers` rosters, `client.answers` the order of rounds, `client.secure` the protocol of the secure sum. What it
+adds is the sequence, and that whatever goes wrong ends in a refusal with a code. Bytes that leave are always encoded
+here, so no header or padding of a request or a draft travels on.
+
+Messages of the secure sum that need no table (shares, boxes, consents) are answered in `admit`; the runner sees none.
 
 A refusal is entered in the ledger too, but it is no answer: the same round may be answered later, once the plan
 is approved or the disk has space again.
@@ -16,68 +21,65 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from client.answers import Answers, Kept, RunRecord, order_verdict
-from client.approvals import current_verdict, gate_floors, load_plan, receive_plan, verify_plan
+import numpy as np
+
+from client.answers import Answers, Change, Kept, RunRecord, order_verdict
+from client.approvals import current_verdict, gate_floors, load_approvals, verify_plan
+from client.entries import refusal_entry, release_entry
 from client.guard_protocol import Answer, Run
+from client.peers import load_identity, load_peers, roster_verdict
+from client.questions import (
+    Asked,
+    RefusedError,
+    Request,
+    read_draft,
+    read_request,
+    read_sent_plan,
+    read_sent_roster,
+    refusal,
+    refuse_if,
+)
+from client.received import load_plan, load_roster, receive_plan, receive_roster
+from client.secure import SecureSite
 from client.settings import load_settings
 from client.state import SitePaths, TablesDigest, freeze_optout, place_of, source_digest
-from models.compile import CODE_VERSION
-from privacy import gate
+from privacy import gate, inbound
 from privacy.gate import Floors
+from privacy.inbound import Seen
 from privacy.ledger import Event, Ledger, LedgerBrokenError, rounded_count
 from privacy.storage import StorageError
 from schemas.canonical import sha256_hex
 from schemas.codes import Code
-from schemas.errors import ArrayTypeError, IncompatibleVersionError, MessageError
-from schemas.messages import (
-    SETUP,
-    Draft,
-    Reply,
-    RoundRequest,
-    SetupRequest,
-    decode,
-    decode_as,
-    encode,
-)
-from schemas.plan import Plan, read_plan
+from schemas.messages import SETUP, Arrays, Draft, Reply, RoundRequest, SetupRequest, encode
+from schemas.plan import Plan
 
 __all__ = ["SiteGuard", "open_guard"]
 
 log = logging.getLogger("archipel.site")
 
-Request = SetupRequest | RoundRequest
 Judge = Callable[[Plan, Floors], Code | None]
 _V = TypeVar("_V", bound=Run | Answer)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A decoded question.
+class _Judged:
+    """A question that may be worked on.
 
     Attributes:
-        request: In words that can be kept.
-        digest: SHA-256 of its canonical form.
+        plan: Approved.
+        roster_hash: Of the run, approved too; None under a plain sum.
+        kept: The answer that it has already, if any.
+        seen: What the run's questions are held to from this one on; None for a message without parameters.
     """
 
-    request: Request
-    digest: str
-
-    @property
-    def round(self) -> tuple[str, str, int]:
-        """Step, part and number."""
-        return _round(self.request)
-
-
-class _RefusedError(Exception):
-    """Ends a judgement with a code; never leaves this module."""
-
-    def __init__(self, code: Code) -> None:
-        super().__init__(code)
-        self.code = code
+    plan: Plan
+    roster_hash: str | None
+    kept: Kept | None
+    seen: Seen | None = None
 
 
 class SiteGuard:
@@ -87,6 +89,7 @@ class SiteGuard:
         self,
         paths: SitePaths,
         *,
+        site: SecureSite,
         floors: Floors,
         source: Callable[[], str],
         max_rounds: int | None = None,
@@ -97,6 +100,7 @@ class SiteGuard:
 
         Args:
             paths: Of the site's state.
+            site: Who the site is to its peers.
             floors: The site's own.
             source: Returns the digest of what a cohort is made from at this moment (`client.state.source_digest`).
             max_rounds: That the site answers in one run; None: as many as the plan says.
@@ -108,6 +112,7 @@ class SiteGuard:
             StorageError: When the state cannot be opened.
         """
         self._paths = paths
+        self._site = site
         self._floors = floors
         self._source = source
         self._max_rounds = max_rounds
@@ -131,30 +136,74 @@ class SiteGuard:
         return self._guarded(request, lambda asked: Answer(self._release(asked, draft))).body
 
     # ------------------------------------------------------------ the sequence
-    def _admit(self, asked: _Asked) -> Run | Answer:
-        _, kept = self._judge(asked)
-        if kept is not None:
-            return Answer(kept.reply)
+    def _admit(self, asked: Asked) -> Run | Answer:
+        judged = self._judge(asked)
+        if judged.kept is not None:
+            return Answer(judged.kept.reply)
+        if not _needs_runner(asked.request):
+            return Answer(self._answer_alone(asked, judged))
         if isinstance(asked.request, SetupRequest):
             self._begin(asked.request)
         return Run()
 
-    def _release(self, asked: _Asked, draft_body: bytes | None) -> bytes:
-        plan, kept = self._judge(asked)  # again: an approval may have been withdrawn while the runner worked
-        if kept is not None:
-            return kept.reply
-        draft = _read_draft(draft_body)
+    def _release(self, asked: Asked, draft_body: bytes | None) -> bytes:
+        judged = self._judge(asked)  # again: an approval may have been withdrawn while the runner worked
+        if judged.kept is not None:
+            return judged.kept.reply
+        if not _needs_runner(asked.request):
+            return self._answer_alone(asked, judged)
+        draft = read_draft(draft_body)
         if isinstance(asked.request, SetupRequest):
-            if self._answers.run(asked.request.run_id) is None:
-                raise _RefusedError(Code.RUN_UNKNOWN)
-            cleared = gate.release_setup(draft, asked.request, plan, self._floors)
-        else:
-            cleared = gate.release(draft, asked.request, plan, self._floors)
-        if isinstance(cleared, Code):
-            raise _RefusedError(cleared)
-        return self._send(asked, plan, cleared, draft.n_patients)
+            return self._release_setup(asked, asked.request, judged, draft)
+        return self._release_round(asked, asked.request, judged, draft)
 
-    def _send(self, asked: _Asked, plan: Plan, reply: Reply, n_patients: int) -> bytes:
+    def _release_setup(self, asked: Asked, request: SetupRequest, judged: _Judged, draft: Draft) -> bytes:
+        if self._answers.run(request.run_id) is None:
+            raise RefusedError(Code.RUN_UNKNOWN)
+        plan, change = judged.plan, Change()
+        reply = gate.release_setup(draft, request, plan, self._floors)
+        if isinstance(reply, Code):
+            raise RefusedError(reply)
+        if judged.roster_hash is not None:
+            roster = load_roster(self._paths, plan.hash, judged.roster_hash)
+            approval = load_approvals(self._paths).signed(plan.hash, judged.roster_hash)
+            if roster is None or approval is None:
+                raise RefusedError(Code.ROSTER_NOT_APPROVED)
+            turn = self._site.announce(request, plan, roster, approval)
+            reply, change = turn.reply, Change(judged.roster_hash, turn.state)
+        return self._send(asked, judged, reply, change, draft.n_patients)
+
+    def _release_round(self, asked: Asked, request: RoundRequest, judged: _Judged, draft: Draft) -> bytes:
+        plan = judged.plan
+        part = plan.by_name[request.step].part(request.part)
+        reply = gate.release(draft, request, plan, self._floors)
+        if reply is Code.TOO_FEW_PATIENTS and judged.roster_hash is not None:
+            # Said aloud it would say something about this site alone; under the masks it adds nothing, unnoticed.
+            reply = Reply(request.run_id, request.step, request.part, request.number, "empty", request.phase)
+        if isinstance(reply, Code):
+            raise RefusedError(reply)
+        is_empty = reply.status == "empty"
+        summand: Arrays = {s.name: np.zeros(s.shape) for s in part.releases} if is_empty else reply.arrays
+        seen = inbound.learned(judged.seen or Seen(), request, summand).encode()
+        change = Change(seen=seen)
+        if judged.roster_hash is not None:
+            turn = self._site.mask(request, plan, part, summand, self._secure_state(request))
+            reply, change = turn.reply, Change(judged.roster_hash, turn.state, seen)
+        return self._send(asked, judged, reply, change, 0 if is_empty else draft.n_patients)
+
+    def _answer_alone(self, asked: Asked, judged: _Judged) -> bytes:
+        """Answer a message of the secure sum that needs no table."""
+        request, plan, state = asked.request, judged.plan, self._secure_state(asked.request)
+        if isinstance(request, SetupRequest):
+            turn = self._site.set_up(request, plan, state, self._now().date())
+        else:
+            turn = self._site.open(request, plan, state)
+        reply = self._send(asked, judged, turn.reply, Change(judged.roster_hash or "", turn.state), 0)
+        if request.phase == gate.SHARES:
+            self._answers.forget_past()
+        return reply
+
+    def _send(self, asked: Asked, judged: _Judged, reply: Reply, change: Change, n_patients: int) -> bytes:
         """Keep, enter and mark an answer, in this order; only then may it leave."""
         step, part, number = asked.round
         kept = Kept(
@@ -167,81 +216,119 @@ class SiteGuard:
             n_patients=rounded_count(n_patients),
             reply=encode(reply),
         )
-        self._answers.keep(kept)
-        self._ledger.append(self._release_event(kept, plan))
+        self._answers.keep(kept, change)
+        self._ledger.append(release_entry(kept, asked, judged.plan, self._floors))
         self._answers.mark_ledgered(kept)
         return kept.reply
 
-    def _judge(self, asked: _Asked) -> tuple[Plan, Kept | None]:
-        """Return the plan of a question that may be worked on, and the answer that it has already, if any.
+    def _judge(self, asked: Asked) -> _Judged:
+        """Return a question that may be worked on, with the answer that it has already, if any.
 
         Raises:
-            _RefusedError: With the code of the first rule that it breaks.
+            RefusedError: With the code of the first rule that it breaks.
         """
         request = asked.request
-        plan = self._approved_plan(request)
+        plan, roster_hash = self._approved(request)
         if isinstance(request, RoundRequest):
-            _refuse_if(gate.admit(request, plan))
+            refuse_if(gate.admit(request, plan))
         run = self._answers.run(request.run_id)
         if run is not None and not self._fits(run, request):
-            raise _RefusedError(Code.RUN_CHANGED)
-        is_set_up = run is not None and self._answers.find(request.run_id, SETUP, 0, request.phase) is not None
+            raise RefusedError(Code.RUN_CHANGED)
+        last = gate.last_setup_phase(plan)
+        is_set_up = run is not None and self._answers.find(request.run_id, SETUP, 0, last) is not None
         if isinstance(request, RoundRequest) and not is_set_up:
-            raise _RefusedError(Code.RUN_UNKNOWN)
+            raise RefusedError(Code.RUN_UNKNOWN)
         kept = self._answered_before(asked, plan)
-        if kept is None and isinstance(request, RoundRequest):
-            answered = self._answers.answered(request.run_id)
-            _refuse_if(order_verdict(request, plan, answered, self._max_rounds))
-        return plan, kept
+        if kept is not None or isinstance(request, SetupRequest):
+            return _Judged(plan, roster_hash, kept)
+        return _Judged(plan, roster_hash, None, self._judge_round(request, plan, roster_hash))
+
+    def _judge_round(self, request: RoundRequest, plan: Plan, roster_hash: str | None) -> Seen | None:
+        """Judge a round that has no answer yet against those that have."""
+        if request.phase != gate.VALUE:
+            summand = self._answers.find(request.run_id, request.step, request.number, gate.VALUE)
+            if summand is not None and summand.part != request.part:
+                raise RefusedError(Code.ROUND_ANSWERED_OTHERWISE)
+            return None  # the order of the secure sum's own messages is kept by its state
+        answered = self._answers.answered(request.run_id)
+        refuse_if(order_verdict(request, plan, answered, self._max_rounds))
+        seen = inbound.judge(request, plan, self._answers.seen_in(request.run_id, plan.hash, roster_hash))
+        if isinstance(seen, Code):
+            raise RefusedError(seen)
+        return seen
 
     def _fits(self, run: RunRecord, request: Request) -> bool:
         """Whether a run is still the one that was set up.
 
-        Its list of sites is fixed from the first summand on. Until then the hub may set it up again over another
-        list, since it leaves out who takes no part.
+        Its list of sites is fixed from the first summand on, and under the secure sum from the first message on.
+        Until then the hub may set it up again over another list, since it leaves out who takes no part.
         """
         if run.plan_hash != request.plan_hash:
             return False
-        may_change = isinstance(request, SetupRequest) and not self._answers.has_summand(run.run_id)
-        return run.sites == request.sites or may_change
+        is_begun = self._answers.roster_hash(run.run_id) is not None or self._answers.has_summand(run.run_id)
+        return run.sites == request.sites or (isinstance(request, SetupRequest) and not is_begun)
 
-    def _answered_before(self, asked: _Asked, plan: Plan) -> Kept | None:
+    def _answered_before(self, asked: Asked, plan: Plan) -> Kept | None:
         step, _, number = asked.round
         kept = self._answers.find(asked.request.run_id, step, number, asked.request.phase)
         if kept is None:
             return None
         if kept.request_digest != asked.digest:
-            if isinstance(asked.request, SetupRequest):  # over another list of sites, which `_fits` has let pass
-                return None
-            raise _RefusedError(Code.ROUND_ANSWERED_OTHERWISE)
+            if isinstance(asked.request, SetupRequest) and not gate.is_masked(plan):
+                return None  # over another list of sites, which `_fits` has let pass
+            raise RefusedError(Code.ROUND_ANSWERED_OTHERWISE)
         if not kept.ledgered:  # a crash, or a full disk, after the bytes were kept: nothing has left yet
             if not self._ledger.holds_release(sha256_hex(kept.reply)):
-                self._ledger.append(self._release_event(kept, plan))
+                self._ledger.append(release_entry(kept, asked, plan, self._floors))
             self._answers.mark_ledgered(kept)
         return kept
 
-    # ------------------------------------------------------------ plans and runs
-    def _approved_plan(self, request: Request) -> Plan:
+    # ------------------------------------------------------------ plans, rosters and runs
+    def _approved(self, request: Request) -> tuple[Plan, str | None]:
+        """Return plan and roster of a question, both approved by a person and not withdrawn."""
         plan, code = self._known_plan(request)
-        _refuse_if(code)
+        refuse_if(code)
         if isinstance(request, SetupRequest):
-            _refuse_if(gate.admit_setup(request))
-            receive_plan(self._paths, plan)
-        _refuse_if(current_verdict(self._paths, plan, self._now().date()))
-        return plan
+            refuse_if(gate.admit_setup(request, plan))
+            receive_plan(self._paths, plan, load_approvals(self._paths).by_hash)
+        roster_hash = self._known_roster(request, plan) if gate.is_masked(plan) else None
+        refuse_if(current_verdict(self._paths, plan, self._now().date(), roster_hash))
+        return plan, roster_hash
 
     def _known_plan(self, request: Request) -> tuple[Plan, Code | None]:
         """Return the plan and why this installation does not stand by it; judged once, since neither changes."""
+        sent = request.plan if isinstance(request, SetupRequest) else ""
         known = self._stood_by.get(request.plan_hash)
-        if known is not None and (isinstance(request, RoundRequest) or request.plan == known.content.decode()):
+        if known is not None and sent in ("", known.content.decode()):
             return known, None
-        plan = _read_plan(request) if isinstance(request, SetupRequest) else load_plan(self._paths, request.plan_hash)
+        plan = (
+            read_sent_plan(request)
+            if isinstance(request, SetupRequest) and sent
+            else load_plan(self._paths, request.plan_hash)
+        )
         if plan is None:
-            raise _RefusedError(Code.PLAN_UNKNOWN)
+            raise RefusedError(Code.PLAN_UNKNOWN)
         code = self._judge_plan(plan, self._floors)
         if code is None:
             self._stood_by[plan.hash] = plan
         return plan, code
+
+    def _known_roster(self, request: Request, plan: Plan) -> str:
+        """Return the hash of a run's roster; one that is new is kept, for a person to compare its fingerprints."""
+        begun = self._answers.roster_hash(request.run_id)
+        if not isinstance(request, SetupRequest) or request.phase != gate.KEYS:
+            if begun is None:
+                raise RefusedError(Code.RUN_UNKNOWN)
+            if isinstance(request, SetupRequest) and request.roster and sha256_hex(request.roster.encode()) != begun:
+                raise RefusedError(Code.RUN_CHANGED)
+            return begun
+        roster = read_sent_roster(request)
+        pins = load_peers(self._paths)
+        refuse_if(roster_verdict(roster, request.sites, self._site.name, self._site.public_key, pins))
+        if begun not in (None, roster.hash):
+            raise RefusedError(Code.RUN_CHANGED)
+        receive_roster(self._paths, plan.hash, roster)
+        return roster.hash
 
     def _begin(self, request: SetupRequest) -> None:
         """Fix a run's sites, tables and opt-outs; anew as long as nothing was answered in it."""
@@ -255,15 +342,21 @@ class SiteGuard:
         )
         self._answers.begin(record)
 
+    def _secure_state(self, request: Request) -> bytes:
+        found = self._answers.secure(request.run_id)
+        if found is None:
+            raise RefusedError(Code.RUN_UNKNOWN)
+        return found[1]
+
     # ------------------------------------------------------------ refusals
-    def _guarded(self, body: bytes, decide: Callable[[_Asked], _V]) -> _V | Answer:
+    def _guarded(self, body: bytes, decide: Callable[[Asked], _V]) -> _V | Answer:
         """Turn every way of failing into a refusal; text of an exception goes nowhere, it may quote a cell."""
         request: Request | None = None
         try:
-            asked = _read_request(body)
+            asked = read_request(body)
             request = asked.request
             return decide(asked)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             code = refused.code
         except (StorageError, LedgerBrokenError) as error:  # their sentences are ours, without values
             log.error("%s", error)
@@ -272,22 +365,11 @@ class SiteGuard:
             log.error("the guard failed: %s at %s", type(error).__name__, place_of(error))
             code = Code.STEP_FAILED
         self._enter_refusal(request, code)
-        return Answer(_refusal(request, code))
+        return Answer(refusal(request, code))
 
     def _enter_refusal(self, request: Request | None, code: Code) -> None:
-        step, part, number = _round(request)
         plan = self._stood_by.get(request.plan_hash) if request is not None else None
-        event = Event(
-            "refusal",
-            run=request.run_id if request is not None else "",
-            study=plan.study.name if plan is not None else "",
-            plan_hash=request.plan_hash if request is not None else "",
-            step=step,
-            part=part,
-            number=number,
-            rule=code,
-            code_version=CODE_VERSION,
-        )
+        event = refusal_entry(request, plan, code)
         if event == self._last_refusal:  # a hub that waits for an approval asks again and again
             return
         try:
@@ -295,30 +377,6 @@ class SiteGuard:
             self._last_refusal = event
         except (StorageError, LedgerBrokenError) as error:  # a code may leave without an entry, numbers may not
             log.error("%s", error)
-
-    def _release_event(self, kept: Kept, plan: Plan) -> Event:
-        reply = decode_as(kept.reply, Reply)
-        is_setup = kept.step == SETUP
-        required = (
-            max(plan.study.privacy.min_patients, self._floors.min_patients)
-            if is_setup
-            else gate.required_patients(plan.by_name[kept.step], self._floors)
-        )
-        return Event(
-            "setup" if is_setup else "release",
-            run=kept.run_id,
-            study=plan.study.name,
-            plan_hash=plan.hash,
-            step=kept.step,
-            part=kept.part,
-            number=kept.number,
-            digest=sha256_hex(kept.reply),
-            n_bytes=len(kept.reply),
-            arrays=tuple((name, array.shape) for name, array in sorted(reply.arrays.items())),
-            n_patients=kept.n_patients,
-            rule=f"{reply.status}: approved plan, at least {required} patients",
-            code_version=CODE_VERSION,
-        )
 
 
 def open_guard(home: Path) -> SiteGuard:
@@ -331,61 +389,16 @@ def open_guard(home: Path) -> SiteGuard:
     """
     settings = load_settings(home)
     digests = TablesDigest()
+    paths = SitePaths(home)
     return SiteGuard(
-        SitePaths(home),
+        paths,
+        site=SecureSite(settings.name, lambda: load_identity(paths)),
         floors=gate_floors(settings),
         source=lambda: source_digest(load_settings(home), digests),
         max_rounds=settings.max_rounds,
     )
 
 
-def _refuse_if(code: Code | None) -> None:
-    if code is not None:
-        raise _RefusedError(code)
-
-
-def _read_request(body: bytes) -> _Asked:
-    try:
-        message = decode(body)
-    except IncompatibleVersionError:
-        raise _RefusedError(Code.OTHER_VERSION) from None
-    except MessageError:
-        raise _RefusedError(Code.MESSAGE_MALFORMED) from None
-    if not isinstance(message, SetupRequest | RoundRequest) or not gate.is_well_formed(message):
-        raise _RefusedError(Code.MESSAGE_MALFORMED)
-    return _Asked(message, sha256_hex(encode(message)))
-
-
-def _read_plan(request: SetupRequest) -> Plan:
-    try:
-        plan = read_plan(request.plan.encode())
-    except (MessageError, ValueError, RecursionError):
-        raise _RefusedError(Code.MESSAGE_MALFORMED) from None
-    if plan.hash != request.plan_hash:
-        raise _RefusedError(Code.MESSAGE_MALFORMED)
-    return plan
-
-
-def _read_draft(body: bytes | None) -> Draft:
-    if body is None:
-        raise _RefusedError(Code.STEP_FAILED)
-    try:
-        return decode_as(body, Draft)
-    except ArrayTypeError:
-        raise _RefusedError(Code.RELEASE_WRONG_DTYPE) from None
-    except (MessageError, IncompatibleVersionError):
-        raise _RefusedError(Code.STEP_FAILED) from None
-
-
-def _round(request: Request | None) -> tuple[str, str, int]:
-    if request is None:
-        return "", "", 0
-    if isinstance(request, SetupRequest):
-        return SETUP, SETUP, 0
-    return request.step, request.part, request.number
-
-
-def _refusal(request: Request | None, code: Code) -> bytes:
-    step, part, number = _round(request)
-    reply = Reply(request.run_id if request is not None else "", step, part, number, "refused", code=code)
-    return encode(reply if request is None else replace(reply, phase=request.phase))
+def _needs_runner(request: Request) -> bool:
+    """Whether tables have to be looked at: for a summand, and for whether the site can take part at all."""
+    return request.phase == gate.VALUE or (isinstance(request, SetupRequest) and request.phase == gate.KEYS)

@@ -53,6 +53,16 @@ class SitePaths:
         return self.state / "approvals.json"
 
     @property
+    def rosters(self) -> Path:
+        """Folder of the received rosters, one folder a plan."""
+        return self.state / "rosters"
+
+    @property
+    def peers(self) -> Path:
+        """The keys of other sites whose fingerprints a person has compared."""
+        return self.state / "peers.json"
+
+    @property
     def paused(self) -> Path:
         """Exists while the site releases nothing: an empty file can be made even on a full disk."""
         return self.state / "paused"
@@ -68,6 +78,11 @@ class SitePaths:
         return self.state / LEDGER_FILE
 
     @property
+    def identity(self) -> Path:
+        """The site's Ed25519 key, by which rosters know it."""
+        return self.home / "keys" / "identity.key"
+
+    @property
     def fold_key(self) -> Path:
         """Secret from which the held-out part is dealt."""
         return self.home / "keys" / "fold.key"
@@ -75,6 +90,10 @@ class SitePaths:
     def plan(self, plan_hash: str) -> Path:
         """Return the file of one plan."""
         return self.plans / f"{plan_hash}.json"
+
+    def roster(self, plan_hash: str, roster_hash: str) -> Path:
+        """Return the file of one roster that came with a plan."""
+        return self.rosters / plan_hash / f"{roster_hash}.json"
 
     def frozen_optout(self, run_id: str) -> Path:
         """Return the opt-outs as they were when a run was set up. `run_id` is well formed (`privacy.gate`)."""

@@ -5,11 +5,12 @@ approved, and `release` trusts the runner no more than the hub. What passes is b
 and the checked arrays, so nothing can ride along. (The attacks that decided these rules are the table in
 `tests/privacy/test_gate.py`.)
 
-A secure sum will stand between `release` and the ledger: it takes the `Reply` that passed here, whose arrays are
-the summand in clear, and returns the masked `Reply` of its phase. Nothing before this gate needs to know of it.
+The secure sum stands between `release` and the ledger (`client.secure`): it takes the `Reply` that passed here,
+whose arrays are the summand in clear, and makes the masked `Reply` of it. Which messages the two ways of summing
+have is decided here: a plan that asks for masks is never answered in clear.
 
 What the gate does not decide: whether the plan is approved (`client.approvals`), whether the round was answered
-before (`client.answers`).
+before (`client.answers`), and whether parameters of the right form belong to an honest fit (`privacy.inbound`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ from schemas.messages import SETUP, Arrays, Draft, Reply, RoundRequest, SetupReq
 from schemas.plan import ArraySpec, PartSpec, Plan, PlanStep
 from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR
 
-PHASES = ("value",)
+VALUE = "value"
+"""The message of a round that brings a summand, in clear or masked; and the one message that sets up a plain sum."""
+KEYS, SHARES, INBOX = "keys", "shares", "inbox"
+"""Messages that set up a secure sum, in this order."""
+CONSENT = "consent"
+"""Message of a secure round in which a site is missing, between `VALUE` and `SHARES`."""
+SURVIVORS = "survivors"
+"""Blob of a request: the list of sites whose masked vectors are in the sum."""
 N_PATIENTS = "n_patients"
 EDGES, N_INTERVALS, BIN_EDGES = "edges", "n_intervals", "bin_edges"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
@@ -70,13 +78,32 @@ def is_well_formed(request: SetupRequest | RoundRequest) -> bool:
     return named and all(_IDENTIFIER.fullmatch(word) for word in words)
 
 
-def admit_setup(request: SetupRequest) -> Code | None:
+def admit_setup(request: SetupRequest, plan: Plan) -> Code | None:
     """Judge the form of a set-up; whether its plan is ours and approved is decided elsewhere.
 
     Returns:
         Why it is refused, or None.
     """
-    return Code.REQUEST_NOT_IN_PLAN if request.arrays or request.phase not in PHASES else None
+    if request.arrays:
+        return Code.REQUEST_NOT_IN_PLAN
+    if not is_masked(plan):
+        is_plain = request.phase == VALUE and not request.roster and not request.blobs
+        return None if is_plain else Code.REQUEST_NOT_IN_PLAN
+    if request.phase == VALUE:
+        return Code.SECURE_SUM_REQUIRED
+    if request.phase not in (KEYS, SHARES, INBOX) or (request.phase == KEYS) != (not request.blobs):
+        return Code.REQUEST_NOT_IN_PLAN
+    return None
+
+
+def is_masked(plan: Plan) -> bool:
+    """Return whether the sums of a plan leave a site under masks alone."""
+    return plan.study.privacy.secure_sum
+
+
+def last_setup_phase(plan: Plan) -> str:
+    """Return the message after whose answer a site is set up."""
+    return INBOX if is_masked(plan) else VALUE
 
 
 def admit(request: RoundRequest, plan: Plan) -> Code | None:
@@ -89,10 +116,15 @@ def admit(request: RoundRequest, plan: Plan) -> Code | None:
         Why it is refused, or None.
     """
     part = _part(plan, request.step, request.part)
-    if part is None or request.phase not in PHASES:
+    if part is None or request.phase not in ((VALUE, CONSENT, SHARES) if is_masked(plan) else (VALUE,)):
         return Code.REQUEST_NOT_IN_PLAN
     if request.number >= sum(spec.times for spec in plan.by_name[request.step].parts):  # numbered from 0 in each step
         return Code.ROUNDS_EXHAUSTED
+    if request.phase != VALUE:  # opens a sum: a list of survivors, with the others' consents to it, and no number
+        has_list = not request.arrays and SURVIVORS in request.blobs
+        return None if has_list else Code.REQUEST_NOT_IN_PLAN
+    if request.blobs:
+        return Code.REQUEST_NOT_IN_PLAN
     if not _has_form(request.arrays, part.sends):
         return Code.REQUEST_NOT_IN_PLAN
     if not _is_finite(request.arrays):

@@ -26,7 +26,7 @@ from schemas.canonical import canonical_json, sha256_hex
 from schemas.errors import ArchipelError
 from schemas.study import MIN_PATIENTS_FLOOR
 
-EventKind = Literal["setup", "release", "refusal", "approval", "withdrawal", "pause", "resume"]
+EventKind = Literal["setup", "release", "shares", "refusal", "approval", "withdrawal", "pause", "resume", "peer"]
 LEDGER_FILE = "ledger.jsonl"
 GENESIS = "0" * 64
 _ROUND_COUNT_TO = 5
@@ -55,7 +55,7 @@ class Event:
         arrays: Names and shapes of what left.
         n_patients: As `rounded_count` gives it.
         rule: Why (a code, or what was applied).
-        who: The person behind an approval, a withdrawal, a pause.
+        who: The person behind an approval, a withdrawal, a pause, a forgotten peer.
         code_version: Of Archipel.
     """
 

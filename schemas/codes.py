@@ -21,6 +21,12 @@ class Code(StrEnum):
     APPROVAL_EXPIRED = "APPROVAL_EXPIRED"
     APPROVAL_WITHDRAWN = "APPROVAL_WITHDRAWN"
     SITE_PAUSED = "SITE_PAUSED"
+    ROSTER_WRONG = "ROSTER_WRONG"
+    ROSTER_KEY_CHANGED = "ROSTER_KEY_CHANGED"
+    ROSTER_NOT_APPROVED = "ROSTER_NOT_APPROVED"
+    APPROVALS_MISSING = "APPROVALS_MISSING"
+    SECURE_SUM_REQUIRED = "SECURE_SUM_REQUIRED"
+    SECURE_SUM_REFUSED = "SECURE_SUM_REFUSED"
     RUN_UNKNOWN = "RUN_UNKNOWN"
     RUN_CHANGED = "RUN_CHANGED"
     ROUND_ANSWERED_OTHERWISE = "ROUND_ANSWERED_OTHERWISE"
@@ -34,6 +40,7 @@ class Code(StrEnum):
     RELEASE_WRONG_DTYPE = "RELEASE_WRONG_DTYPE"
     RELEASE_NOT_FINITE = "RELEASE_NOT_FINITE"
     RELEASE_TOO_LARGE = "RELEASE_TOO_LARGE"
+    SUM_OVERFLOW = "SUM_OVERFLOW"
     TOO_FEW_PATIENTS = "TOO_FEW_PATIENTS"
     TABLES_REFUSED = "TABLES_REFUSED"
     TABLES_CHANGED = "TABLES_CHANGED"
@@ -54,6 +61,19 @@ SENTENCES: dict[Code, str] = {
     Code.APPROVAL_EXPIRED: "The site's approval of this plan has expired: it must approve it again.",
     Code.APPROVAL_WITHDRAWN: "The site has withdrawn its approval of this plan.",
     Code.SITE_PAUSED: "The site has paused all releases: its administrator ends that with `archipel site resume`.",
+    Code.ROSTER_WRONG: "The list of sites and their keys (roster) that the hub sent does not fit this site or "
+    "this run: this site by its own name and key, the run's sites and no others, three or more of them.",
+    Code.ROSTER_KEY_CHANGED: "The hub sent another key for a site than the one whose fingerprint was compared: "
+    "somebody may want to read along. If that site really has new keys, run `archipel site peers forget NAME` here "
+    "and compare fingerprints anew.",
+    Code.ROSTER_NOT_APPROVED: "The site has not approved this list of sites: there, run `archipel site approve "
+    "HASH` and compare the fingerprints on the phone.",
+    Code.APPROVALS_MISSING: "Not enough of the run's sites have approved this plan with this list of sites, or an "
+    "approval is not signed by its site.",
+    Code.SECURE_SUM_REQUIRED: "The approved plan asks for the secure sum, and the hub asked for this site's own "
+    "numbers.",
+    Code.SECURE_SUM_REFUSED: "The site broke the secure sum off, because what the hub passed on does not fit the "
+    "protocol: its administrator finds the reason in the site's log.",
     Code.RUN_UNKNOWN: "The site was not set up for this run.",
     Code.RUN_CHANGED: "The run's plan or list of sites differs from what the site was set up with.",
     Code.ROUND_ANSWERED_OTHERWISE: "The site has answered this round to a different question; it answers each "
@@ -68,6 +88,7 @@ SENTENCES: dict[Code, str] = {
     Code.RELEASE_WRONG_DTYPE: "The site's gate held back an array of another type than in the plan.",
     Code.RELEASE_NOT_FINITE: "The site's gate held back a value that is not a finite number.",
     Code.RELEASE_TOO_LARGE: "The site's gate held back a value beyond the plan's bounds.",
+    Code.SUM_OVERFLOW: "The site held back a value that does not fit into the secure sum.",
     Code.TOO_FEW_PATIENTS: "The site has too few eligible patients for this study; it takes no part.",
     Code.TABLES_REFUSED: "The site's tables do not pass the check: there, run `archipel site check`.",
     Code.TABLES_CHANGED: "The site's tables changed during the run: launch a new run.",

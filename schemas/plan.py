@@ -147,6 +147,18 @@ class Plan(BaseModel):
         return sha256_hex(self.content)
 
     @property
+    def terms_hash(self) -> str:
+        """SHA-256 of the terms of use that a site's signed approval names beside the plan and the roster."""
+        privacy = self.study.privacy
+        terms = {
+            "on_dropout": self.study.on_dropout,
+            "min_patients": privacy.min_patients,
+            "min_events_per_interval": privacy.min_events_per_interval,
+            "secure_sum": privacy.secure_sum,
+        }
+        return sha256_hex(canonical_json(terms))
+
+    @property
     def by_name(self) -> Mapping[str, PlanStep]:
         """The steps by name."""
         return {step.name: step for step in self.steps}
@@ -155,6 +167,24 @@ class Plan(BaseModel):
     def max_rounds(self) -> int:
         """The most rounds a run of this plan can have."""
         return sum(part.times for step in self.steps for part in step.parts)
+
+    def round_index(self, step: str, number: int) -> int:
+        """Return the place of a round among all rounds that a run of this plan can have, from 0.
+
+        Args:
+            step: Of the plan.
+            number: Of the round within its step, from 0.
+
+        Raises:
+            KeyError: When the plan has no such step or round.
+        """
+        before = 0
+        for one in self.steps:
+            times = sum(part.times for part in one.parts)
+            if one.name == step and 0 <= number < times:
+                return before + number
+            before += times
+        raise KeyError(f"the plan has no round {number} of a step {step}")
 
 
 def read_plan(content: bytes) -> Plan:
