@@ -30,6 +30,7 @@ from schemas.canonical import canonical_json
 from schemas.codes import SENTENCES, Code
 from schemas.errors import ArchipelError, MessageError
 from schemas.plan import Plan, read_plan
+from schemas.study import study_faults
 
 __all__ = [
     "Approval", "ApprovalError", "Approvals", "PlanStatus", "approve", "current_verdict", "find_plan", "gate_floors",
@@ -120,6 +121,8 @@ def verify_plan(plan: Plan, floors: Floors) -> Code | None:
     ):
         return Code.PLAN_BELOW_FLOOR
     try:
+        if study_faults(plan.study, plan.dictionary):  # `archipel study check` refuses such a study; a hub need not
+            return Code.PLAN_NOT_OURS
         ours = compile_plan(plan.study, plan.dictionary)
     except Exception:  # whatever the hub put into a study that no compiler accepts
         return Code.PLAN_NOT_OURS
