@@ -223,7 +223,11 @@ def _arrays(body: bytes) -> dict[str, NDArray[np.float64]]:
     for name, entry in entries:
         if entry["dtype"] != "F64":
             raise ArrayTypeError("an array is not float64")
-        arrays[name] = np.frombuffer(entry["data"], dtype="<f8").reshape(entry["shape"]).astype(np.float64)
+        try:
+            shaped = np.frombuffer(entry["data"], dtype="<f8").reshape(entry["shape"])
+        except ValueError:  # too many axes, or an empty array with an axis beyond numpy's largest
+            raise MessageError("an array has a shape that none can have") from None
+        arrays[name] = shaped.astype(np.float64)
     return arrays
 
 

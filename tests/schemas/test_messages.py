@@ -210,6 +210,18 @@ def test_bytes_that_are_no_message_are_refused(body: bytes) -> None:
         decode(body)
 
 
+@pytest.mark.parametrize("shape", [[0, 2**62, 2**62], [2**60, 0], [1] * 65, [0] * 65])
+def test_a_shape_that_no_array_has_is_refused(shape: list[int]) -> None:
+    """Nothing of it needs bytes, so the file format lets it pass; numpy does not."""
+    honest = encode(replace(REQUEST, arrays={"x": np.zeros(0 if 0 in shape else 1)}))
+    length = struct.unpack("<Q", honest[:8])[0]
+    outer = json.loads(honest[8 : 8 + length])
+    outer["x"]["shape"] = shape
+    header = json.dumps(outer).encode()
+    with pytest.raises(MessageError):
+        decode(struct.pack("<Q", len(header)) + header + honest[8 + length :])
+
+
 @given(st.binary(max_size=200))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(MessageError):
