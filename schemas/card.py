@@ -31,9 +31,9 @@ _NOT_MASKED = (
     "Sums are not masked in this version: the hub sees this site's own numbers, as listed above, and not only their "
     "total over all sites. A person with access to the hub could read from them how many patients and events this "
     "site has, the means and spreads of the columns at this site, and in which bins of time its events fall; where a "
-    "category or an event in a bin belongs to one patient of this site alone, sums of products of columns can also tell "
-    "that patient's other values. No row as such, no identifier and no error text leaves; every release stands in the "
-    "site's ledger (`archipel site ledger show`)."
+    "category or an event in a bin belongs to one patient of this site alone, sums of products of columns can also "
+    "tell that patient's other values. No row as such, no identifier and no error text leaves; every release stands "
+    "in the site's ledger (`archipel site ledger show`)."
 )
 _AGAIN = (
     "An approved plan may be run again, as often as the hub asks, until its last day or until the approval is "
