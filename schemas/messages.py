@@ -6,6 +6,10 @@ it are that the header holds exactly our fields and that every array is float64.
 
 A round is identified by (run, step, number). `phase` is there from the first day because the secure sum answers
 a round in two messages; the plain sum uses ``value`` alone.
+
+Keys, shares and masked vectors of the secure sum are no numbers and travel as `blobs`: byte strings by name, each a
+row of U8 whose name begins with a reserved prefix. A message without blobs has the bytes it had before there were
+any.
 """
 
 from __future__ import annotations
@@ -25,9 +29,11 @@ from schemas.codes import Code
 from schemas.errors import ArrayTypeError, IncompatibleVersionError, MessageError
 
 Arrays = Mapping[str, NDArray[np.float64]]
+Blobs = Mapping[str, bytes]
 VERSION = "1"
 MAX_HEADER_BYTES = 4 << 20
 MAX_MESSAGE_BYTES = 1 << 30
+BLOB_PREFIX = "archipel-blob:"
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class SetupRequest:
     Attributes:
         plan: The plan's canonical bytes, as text.
         phase: ``value`` alone for the plain sum; the secure sum sets up in more than one message.
+        blobs: What the secure sum's set-up passes on.
     """
 
     KIND: ClassVar[str] = "setup-request"
@@ -46,6 +53,7 @@ class SetupRequest:
     plan: str
     phase: str = "value"
     arrays: Arrays = field(default_factory=dict)
+    blobs: Blobs = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class RoundRequest:
     number: int
     phase: str = "value"
     arrays: Arrays = field(default_factory=dict)
+    blobs: Blobs = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,7 @@ class Reply:
     Attributes:
         status: ``ok`` (arrays are the summand), ``empty`` (the site has no patients for this step and adds
             nothing), or ``refused`` (no arrays; `code` says why).
+        blobs: Keys, shares or a masked vector; with ``ok`` alone.
     """
 
     KIND: ClassVar[str] = "reply"
@@ -102,6 +112,7 @@ class Reply:
     phase: str = "value"
     code: str = ""
     arrays: Arrays = field(default_factory=dict)
+    blobs: Blobs = field(default_factory=dict)
 
 
 Message = SetupRequest | RoundRequest | Draft | Reply
@@ -111,18 +122,27 @@ _TYPES: dict[str, type[Message]] = {kind.KIND: kind for kind in (SetupRequest, R
 
 
 def encode(message: Message) -> bytes:
-    """Return the bytes of a message; equal messages give equal bytes."""
+    """Return the bytes of a message; equal messages give equal bytes.
+
+    Raises:
+        ArrayTypeError: For an array that is not float64, or named like a blob.
+    """
     header = {"kind": message.KIND, "version": VERSION}
-    for item in fields(message):
-        if item.name != "arrays":
-            header[item.name] = _to_text(getattr(message, item.name))
-    arrays = {name: np.asarray(message.arrays[name], order="C") for name in sorted(message.arrays)}
-    for name, array in arrays.items():
-        if array.dtype != np.float64:
-            raise ArrayTypeError(f"array {name} is {array.dtype}, not float64")
+    for name in _words(type(message)):
+        header[name] = _to_text(getattr(message, name))
+    entries: dict[str, NDArray[Any]] = {}
+    for name in sorted(message.arrays):
+        entries[name] = np.asarray(message.arrays[name], order="C")
+        if entries[name].dtype != np.float64:
+            raise ArrayTypeError(f"array {name} is {entries[name].dtype}, not float64")
+        if name.startswith(BLOB_PREFIX):
+            raise ArrayTypeError("an array is named like a blob")
+    blobs = {} if isinstance(message, Draft) else message.blobs
+    for name in sorted(blobs):
+        entries[BLOB_PREFIX + name] = np.frombuffer(blobs[name], dtype=np.uint8)
     # safetensors does not sort the metadata; one entry keeps equal messages equal in their bytes.
     text = json.dumps(header, sort_keys=True, ensure_ascii=False)
-    return safetensors.numpy.save(arrays, metadata={"archipel": text})
+    return safetensors.numpy.save(entries, metadata={"archipel": text})
 
 
 def decode(body: bytes) -> Message:
@@ -140,15 +160,16 @@ def decode(body: bytes) -> Message:
         raise MessageError("not a message of a known kind")
     if version != VERSION:
         raise IncompatibleVersionError("a message of another version")
-    names = {item.name for item in fields(message_type)} - {"arrays"}
-    if set(header) != names:
+    words = _words(message_type)
+    if set(header) != set(words):
         raise MessageError("the header does not hold exactly the fields of its kind")
-    values: dict[str, Any] = {
-        item.name: _from_text(item.name, str(item.type), header[item.name])
-        for item in fields(message_type)
-        if item.name != "arrays"
-    }
-    message: Message = message_type(arrays=_arrays(body), **values)
+    values: dict[str, Any] = {name: _from_text(name, kind, header[name]) for name, kind in words.items()}
+    values["arrays"], blobs = _entries(body)
+    if message_type is not Draft:
+        values["blobs"] = blobs
+    elif blobs:
+        raise ArrayTypeError("an array is not float64")
+    message: Message = message_type(**values)
     _verify_words(message)
     return message
 
@@ -164,6 +185,11 @@ def decode_as(body: bytes, kind: type[_M]) -> _M:
     if not isinstance(message, kind):
         raise MessageError(f"expected a {kind.KIND}")
     return message
+
+
+def _words(message_type: type[Message]) -> dict[str, str]:
+    """Return the fields that stand in the header, with their types."""
+    return {item.name: str(item.type) for item in fields(message_type) if item.name not in ("arrays", "blobs")}
 
 
 def _to_text(value: object) -> str:
@@ -214,28 +240,41 @@ def _header(body: bytes) -> dict[str, object]:
     return header
 
 
-def _arrays(body: bytes) -> dict[str, NDArray[np.float64]]:
+def _entries(body: bytes) -> tuple[dict[str, NDArray[np.float64]], dict[str, bytes]]:
+    """Return the arrays and the blobs of a message."""
     try:
         entries = safetensors.deserialize(body)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError:
         raise MessageError("the arrays cannot be read") from None
     arrays: dict[str, NDArray[np.float64]] = {}
+    blobs: dict[str, bytes] = {}
     for name, entry in entries:
-        if entry["dtype"] != "F64":
+        is_blob = name.startswith(BLOB_PREFIX)
+        if entry["dtype"] != ("U8" if is_blob else "F64"):
             raise ArrayTypeError("an array is not float64")
-        try:
-            shaped = np.frombuffer(entry["data"], dtype="<f8").reshape(entry["shape"])
-        except ValueError:  # too many axes, or an empty array with an axis beyond numpy's largest
-            raise MessageError("an array has a shape that none can have") from None
-        arrays[name] = shaped.astype(np.float64)
-    return arrays
+        if not is_blob:
+            arrays[name] = _array(entry["data"], entry["shape"])
+        elif len(entry["shape"]) != 1:
+            raise ArrayTypeError("a blob is not one row of bytes")
+        else:
+            blobs[name.removeprefix(BLOB_PREFIX)] = bytes(entry["data"])
+    return arrays, blobs
+
+
+def _array(data: bytes, shape: list[int]) -> NDArray[np.float64]:
+    try:
+        return np.frombuffer(data, dtype="<f8").reshape(shape).astype(np.float64)
+    except ValueError:  # too many axes, or an empty array with an axis beyond numpy's largest
+        raise MessageError("an array has a shape that none can have") from None
 
 
 def _verify_words(message: Message) -> None:
     if isinstance(message, Reply):
         if message.status not in ("ok", "empty", "refused"):
             raise MessageError("a reply of unknown status")
-        if (message.status == "refused") != bool(message.code) or (message.status != "ok" and message.arrays):
+        if (message.status == "refused") != bool(message.code) or (
+            message.status != "ok" and (message.arrays or message.blobs)
+        ):
             raise MessageError("a reply whose status contradicts its content")
     if isinstance(message, Reply | Draft) and message.code and message.code not in Code.__members__:
         raise MessageError("an unknown code")
