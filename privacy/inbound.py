@@ -8,8 +8,8 @@ gate's form, finiteness and bounds (`privacy.gate.admit`, which runs first) this
   means and units lie within the dictionary's ranges;
 - coefficients, per standard deviation, are no longer than `Limits.norm`, in the hub's units and in the site's own
   (a tiny `scale` would make small numbers large), and at most `Limits.step` from the last that were answered;
-- a fit is asked at no more than `Limits.points` different coefficients: m patients that share an interval can be
-  solved for from about m + 1 of them, each perfectly ordinary (attack 9);
+- a fit is asked at no more than `Limits.points` different points (coefficients and baseline hazards): m patients that
+  leave in one interval can be solved for from about m + 1 of them, each perfectly ordinary (attack 9);
 - the sums over risk sets that the hub returns for Cox's weights are not below the site's own, and what they hold
   beyond it falls over time, as that of real patients does.
 
@@ -49,7 +49,7 @@ class Limits:
     Attributes:
         norm: Length of the log hazard ratios per standard deviation.
         step: Length of the way from the last ones that were answered.
-        points: Different coefficients at which one fit may be asked, over all runs of a plan.
+        points: Different points at which one fit may be asked, over all runs of a plan.
         log_baseline: Smallest and largest log baseline hazard; the ends close an interval (`models.hazard`).
         rounding: Share of a sum that adding in another order, or in fixed point, may change.
     """
@@ -69,8 +69,8 @@ class Seen:
         given: ``step.array`` of an earlier step -> as first sent.
         searched: ``step.array`` of a fit -> as last sent; one row a fold where the step is folded.
         own: ``step.array`` -> what this site released: its spread of the covariates, its sums over risk sets.
-        points: For each fit (and fold) the digests of the coefficients at which it was asked. Keep them over all
-            runs of a plan: an honest second run asks at the same ones.
+        points: For each fit (and fold) the digests of the points at which it was asked. Keep them over all runs of
+            a plan: an honest second run asks at the same ones.
     """
 
     given: Arrays = field(default_factory=dict)
@@ -261,7 +261,8 @@ def _remembered(sent: Arrays, part: PartSpec, step: PlanStep, seen: Seen) -> See
     points = dict(seen.points)
     for fold in np.flatnonzero(asked):
         key = f"{step.name}/{fold}"
-        digest = hashlib.sha256(np.ascontiguousarray(np.atleast_2d(beta)[fold]).tobytes()).hexdigest()
+        searched = [np.atleast_2d(sent[each])[fold] for each in ("alpha", "beta") if each in sent]
+        digest = hashlib.sha256(np.concatenate(searched).tobytes()).hexdigest()
         points[key] = points.get(key, frozenset()) | {digest}
     return replace(remembered, searched={**seen.searched, name: beta}, points=points)
 
