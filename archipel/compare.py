@@ -130,7 +130,7 @@ def _score_rows(results: Sequence[Result]) -> list[Row]:
             continue
         label = wording.MODELS[name]
         columns = (
-            (f"{label}: C-index", [wording.NONE if s is None else wording.spread(s.c_index) for s in found]),
+            (f"{label}: C-index", [wording.NONE if s is None else wording.concordance(s) for s in found]),
             (f"{label}: Brier (IBS)", [wording.NONE if s is None else wording.number(s.ibs) for s in found]),
             (
                 f"{label}: calibration slope",

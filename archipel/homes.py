@@ -44,6 +44,7 @@ from archipel.enrol import (
 )
 from client.settings import SETTINGS_FILE, load_settings
 from client.site_process import create_node_key
+from privacy.storage import write_durably
 from schemas.errors import Fault, FaultsError
 from schemas.processes import run_folder
 from server.hub_home import HubSettings, hub_init, load_hub_settings, write_private
@@ -237,11 +238,8 @@ def _write_sites(home: Path, sites: Sequence[EnrolledSite]) -> None:
         {**vars(site), "requested": site.requested.isoformat(), "enrolled": site.enrolled.isoformat()}
         for site in sorted(sites, key=lambda site: site.name)
     ]
-    path = load_hub_settings(home).sites_file
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
     # In one piece: the running hub may read at any moment.
-    fresh.replace(path)
+    write_durably(load_hub_settings(home).sites_file, (json.dumps(entries, indent=1) + "\n").encode())
 
 
 @contextlib.contextmanager
@@ -311,7 +309,7 @@ def join_site(home: Path, content: bytes, now: datetime.datetime) -> Kit:
         )
     path = home / SETTINGS_FILE
     line = f"hub_address = {json.dumps(kit.hub_address)}"
-    path.write_text(_ADDRESS_LINE.sub(lambda _: line, path.read_text("utf-8-sig"), count=1), "utf-8")
+    write_durably(path, _ADDRESS_LINE.sub(lambda _: line, path.read_text("utf-8-sig"), count=1).encode())
     (home / "keys" / "hub-ca.crt").write_text(kit.hub_certificate, "ascii")
     (home / "keys" / "hub.json").write_text(kit.to_json(), "utf-8")
     return kit

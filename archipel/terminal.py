@@ -32,7 +32,9 @@ def terminal_table(result: Result, simulated: Result | None = None) -> Renderabl
         Text(result.study.title or result.study.name, style="bold"),
         Text(wording.answer(result)),
         Text(),
-        _evaluation(result, simulated),
+        _evaluation(result, simulated)
+        if result.evaluation or simulated is not None
+        else Text(f"Not judged on unseen patients: {result.evaluation_kind}"),
         _hazard_ratios(result),
         Text(_cost(result), style="dim"),
     ]
@@ -145,11 +147,13 @@ class RunProgress:
         Args:
             console: Where to draw; standard error by default, so that `--json` stays clean.
         """
+        console = console or Console(stderr=True)
         self._progress = Progress(
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),
-            console=console or Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
 
@@ -174,4 +178,5 @@ class RunProgress:
 
     def say(self, sentence: str) -> None:
         """Write a line above the bar that stays: a site is missing, the run pauses."""
-        self._progress.console.print(Text(sentence))
+        # A terminal wraps by itself; in a file a sentence stays one line, which can be searched for.
+        self._progress.console.print(Text(sentence), soft_wrap=True)

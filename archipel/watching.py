@@ -6,6 +6,7 @@ Polling a local database a few times a second costs nothing, and works from any 
 
 from __future__ import annotations
 
+import datetime
 import statistics
 import time
 from collections import Counter
@@ -177,15 +178,19 @@ def tell_news(progress: terminal.RunProgress, view: RunView, *, lines: bool = Fa
         view: Of the run now.
         lines: Leave a line for each round, where nobody looks at a bar (a log file).
     """
-    for event in view.news:
-        progress.say(event.text)
+    said = [(event.at, event.text) for event in view.news]
+    if lines:
+        said += [(_ended(done), _line(done, view)) for done in view.new_rounds]
+    for _, sentence in sorted(said, key=lambda pair: pair[0]):
+        progress.say(sentence)
     if view.abandoned:
         progress.say(f"Nobody conducts this run any more: `archipel runs resume {view.run.run_id}` goes on.")
-    if lines:
-        for done in view.new_rounds:
-            progress.say(_line(done, view))
-    elif not view.is_over:
+    if not lines and not view.is_over:
         progress.show(view.for_terminal())
+
+
+def _ended(done: Round) -> datetime.datetime:
+    return done.started_at + datetime.timedelta(seconds=done.seconds)
 
 
 def _line(done: Round, view: RunView) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from schemas.result import CIndex, CovariateFacts, Result, ScoredModel, Scores
 
 Z95 = 1.959963984540054
-# C of so few pairs has a 95 % interval of about 0.1 to either side, or wider: it would mislead more than it tells.
-FEWEST_PAIRS = 200
 """Standard normal quantile of a two-sided 95 % interval."""
+FEWEST_PAIRS = 200
+"""C of fewer pairs has a 95 % interval of about 0.1 to either side, or wider: it misleads more than it tells."""
 
 MODELS: dict[ScoredModel, str] = {
     "site_only": "Each site alone",

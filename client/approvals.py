@@ -45,6 +45,7 @@ from privacy.storage import storage_error, sync_folder
 from schemas.codes import SENTENCES, Code
 from schemas.plan import Plan
 from schemas.roster import Roster
+from schemas.study import study_faults
 
 __all__ = [
     "Approval", "ApprovalError", "Approvals", "PlanStatus", "RosterDecision", "RosterStatus", "SignedApproval",
@@ -73,6 +74,8 @@ def verify_plan(plan: Plan, floors: Floors) -> Code | None:
     ):
         return Code.PLAN_BELOW_FLOOR
     try:
+        if study_faults(plan.study, plan.dictionary):  # `archipel study check` refuses such a study; a hub need not
+            return Code.PLAN_NOT_OURS
         ours = compile_plan(plan.study, plan.dictionary)
     except Exception:  # whatever the hub put into a study that no compiler accepts
         return Code.PLAN_NOT_OURS

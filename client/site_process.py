@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.settings import load_settings
+from privacy.storage import write_durably
 from schemas.errors import Fault, FaultsError
 from schemas.processes import Child, Supervisor
 
@@ -30,8 +31,7 @@ def create_node_key(home: Path) -> Path:
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        private.touch(mode=0o600, exist_ok=False)
-        private.write_bytes(pem)
+        write_durably(private, pem)
     key_read = serialization.load_pem_private_key(private.read_bytes(), None)
     public.write_bytes(
         key_read.public_key().public_bytes(

@@ -31,9 +31,18 @@ _WHO = {
 _NOT_MASKED = (
     "Sums are not masked in this version: the hub sees this site's own numbers, as listed above, and not only their "
     "total over all sites. A person with access to the hub could read from them how many patients and events this "
-    "site has, the means and spreads of the columns at this site, and in which bins of time its events fall. Rows, "
-    "identifiers and error texts do not leave; every release stands in the site's ledger "
-    "(`archipel site ledger show`)."
+    "site has, the means and spreads of the columns at this site, and in which bins of time its events fall; where a "
+    "category or an event in a bin belongs to one patient of this site alone, sums of products of columns can also "
+    "tell that patient's other values. No row as such, no identifier and no error text leaves; every release stands "
+    "in the site's ledger (`archipel site ledger show`)."
+)
+_AGAIN = (
+    "An approved plan may be run again, as often as the hub asks, until its last day or until the approval is "
+    "withdrawn. If a few patients were added, corrected or opted out in between, or if another plan looks at nearly "
+    "the same patients, the difference of its sums is these patients. This version does not refuse that: give the "
+    "approval a last day (`archipel site approve --expires`) and withdraw it after the run. A hub that does not keep "
+    "to the method could also ask, within these rounds, at coefficients of its own choice, at which sums tell more "
+    "of single patients."
 )
 _ON_DROPOUT = {
     "pause": "When a site is missing at the deadline, the run waits for it. No sum is formed over other sites.",
@@ -52,6 +61,7 @@ def data_use_card(plan: Plan) -> str:
         ("What leaves this site, and nothing else", _releases(plan)),
         ("Smallest numbers", _floors(plan)),
         ("What the hub could see", _wrapped(_NOT_MASKED)),
+        ("When the plan is run again", _wrapped(_AGAIN)),
         ("When a site drops out", _wrapped(_ON_DROPOUT[study.on_dropout])),
     ]
     return "\n".join(f"{title}\n{'-' * len(title)}\n" + "\n".join(lines) + "\n" for title, lines in sections)

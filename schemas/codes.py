@@ -35,6 +35,8 @@ class Code(StrEnum):
     REQUEST_NOT_IN_PLAN = "REQUEST_NOT_IN_PLAN"
     REQUEST_NOT_FINITE = "REQUEST_NOT_FINITE"
     REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    REQUEST_TOO_FAR = "REQUEST_TOO_FAR"
+    REQUEST_CONTRADICTS = "REQUEST_CONTRADICTS"
     RELEASE_NOT_IN_PLAN = "RELEASE_NOT_IN_PLAN"
     RELEASE_WRONG_SHAPE = "RELEASE_WRONG_SHAPE"
     RELEASE_WRONG_DTYPE = "RELEASE_WRONG_DTYPE"
@@ -83,6 +85,10 @@ SENTENCES: dict[Code, str] = {
     Code.REQUEST_NOT_IN_PLAN: "The hub asked for something that is not in the approved plan.",
     Code.REQUEST_NOT_FINITE: "The hub sent a value that is not a finite number.",
     Code.REQUEST_TOO_LARGE: "The hub sent a value beyond the plan's bounds.",
+    Code.REQUEST_TOO_FAR: "The hub sent coefficients that are too large, or too far from the last ones, for a fit: "
+    "such a question can single out patients. In an honest fit a penalty in the study keeps them small.",
+    Code.REQUEST_CONTRADICTS: "The hub sent something that contradicts the plan, an earlier round, or what the site "
+    "itself has added to the sum.",
     Code.RELEASE_NOT_IN_PLAN: "The site's gate held back an answer with other arrays than the plan lists.",
     Code.RELEASE_WRONG_SHAPE: "The site's gate held back an array of another shape than in the plan.",
     Code.RELEASE_WRONG_DTYPE: "The site's gate held back an array of another type than in the plan.",

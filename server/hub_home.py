@@ -14,7 +14,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
-import os
 import secrets
 import socket
 import tomllib
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from privacy.storage import write_durably
 from schemas.errors import Fault, FaultsError
 from schemas.processes import run_folder
 
@@ -272,11 +272,12 @@ def free_port() -> int:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Writes a file that was never readable by others, not even for an instant."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
+    """Writes a file that was never readable by others, not even for an instant, and is never there by half.
+
+    Raises:
+        StorageError: The disk does not take it; what was there before still is.
+    """
+    write_durably(path, content)
 
 
 def _is_loopback(host: str) -> bool:

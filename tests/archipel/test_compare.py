@@ -45,6 +45,14 @@ def test_what_hinders_a_comparison_is_said(values: dict[str, object], caution: s
     assert len(found.cautions) == 1
 
 
+def test_c_index_over_a_few_pairs_is_not_shown_bare() -> None:
+    result = federation_result()
+    scores = result.evaluation["federated"]
+    few = changed(result, evaluation={"federated": scores.model_copy(update={"comparable_pairs": 52}).model_dump()})
+    found = compare([("first", few), ("second", few)])
+    assert "(only 52 pairs)" in found.scores[0].values[0]
+
+
 def test_models_and_columns_that_one_result_lacks_are_dashes() -> None:
     result = federation_result()
     fewer = changed(

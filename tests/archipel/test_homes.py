@@ -1,8 +1,10 @@
 """The folders of hub and site: enrolment over files, with what must be refused."""
 
 import datetime
+import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from archipel.enrol import EnrolmentError
 from archipel.homes import enrol_site, init_hub, init_site, join_site, list_sites, revoke_site, utc_now
 from client.settings import load_settings
 from client.site_process import missing_files
+from privacy import storage
+from privacy.storage import StorageError
 from schemas.errors import FaultsError
 from server.hub_home import load_hub_settings, read_sites
 
@@ -52,6 +56,44 @@ def test_secret_keys_are_closed_to_others_and_stay_at_home(hub, site):
         assert secret.stat().st_mode & 0o077 == 0
         body = b"".join(secret.read_bytes().splitlines()[1:-1])
         assert body not in _request(site) + kit.to_json().encode()
+
+
+def test_disk_that_fills_up_at_any_file_leaves_no_half_key_and_no_half_settings(hub, site, tmp_path, monkeypatch):
+    kit = enrol_site(hub, _request(site), NOW).to_json().encode()
+    fresh = tmp_path / "fresh"
+
+    def all_over_again():
+        init_site(fresh, "fresh", tmp_path / "tables", NOW)
+        enrol_site(hub, _request(fresh), NOW)
+        join_site(site, kit, NOW)
+        init_hub(tmp_path / "other-hub")
+
+    write, n_failed = storage.write_all, 0
+    while True:
+        left = n_failed
+
+        def fill_up(descriptor, content):
+            nonlocal left
+            left -= 1
+            write(descriptor, content if left >= 0 else content[: len(content) // 2])
+            if left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(storage, "write_all", fill_up)
+        try:
+            all_over_again()
+            break
+        except StorageError:
+            n_failed += 1
+        monkeypatch.setattr(storage, "write_all", write)
+        assert load_settings(site).name == "chu-lille"
+        assert [found.name for found in list_sites(hub)][:1] == ["chu-lille"]
+        all_over_again()
+        for home in (fresh, tmp_path / "other-hub"):
+            shutil.rmtree(home)
+        revoke_site(hub, "fresh")
+    # node.key and identity.key of the site, its entry at the hub, its settings, and the other hub's five secrets
+    assert n_failed == 9
 
 
 def test_open_identity_is_refused(hub, site):

@@ -70,6 +70,12 @@ def test_a_large_model_shows_its_clearest_rows() -> None:
     assert "30 farthest from 1 of 50" in text
 
 
+def test_a_run_without_evaluation_shows_no_empty_table() -> None:
+    text = shown(changed(federation_result(), evaluation={}, evaluation_kind="The study asks for none (folds = 0)."))
+    assert "Calibration slope" not in text
+    assert "Not judged on unseen patients: The study asks for none (folds = 0)." in text
+
+
 STANDING = Standing(
     step="hazard",
     part="newton_step",

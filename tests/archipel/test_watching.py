@@ -1,16 +1,20 @@
 """How much of a run is left, and what a watcher is told."""
 
 import datetime
+import io
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from archipel import runs
 from archipel.demo import CONFIGS
 from archipel.homes import init_hub
 from archipel.runs import LaunchError, choose_sites
-from archipel.watching import estimate, follow
+from archipel.terminal import RunProgress
+from archipel.watching import estimate, follow, tell_news
 from models.compile import compile_plan
 from schemas.study import load_study
 from server.records import Round
@@ -85,6 +89,24 @@ def test_follow_tells_each_change_once_and_ends_with_the_run(tmp_path):
     assert [event.text for view in views for event in view.news][:1] == ["a is missing"]
     assert views[-1].is_over
     assert views[-1].estimate.rounds_left == 0
+
+
+def test_log_tells_rounds_and_events_in_the_order_in_which_they_happened(tmp_path):
+    init_hub(tmp_path)
+    text = io.StringIO()
+    with Store(tmp_path / "hub.db") as store:
+        store.create_run("run-1", PLAN, ["a", "b"])
+        store.log_event("run-1", "warning", "A sentence that is longer than forty characters.")
+        store.set_status(store.claim("run-1"), "failed", "It cannot go on.")
+        (view,) = follow(store, "run-1")
+    news = [replace(view.news[0], at=START + datetime.timedelta(seconds=seconds)) for seconds in (1, 9)]
+    rounds = [replace(done, started_at=START + datetime.timedelta(seconds=4)) for done in _rounds("moments")]
+    view = replace(view, news=tuple(news), new_rounds=tuple(rounds))
+    with RunProgress(Console(file=text, width=40)) as progress:
+        tell_news(progress, view, lines=True)
+    lines = text.getvalue().splitlines()
+    assert [line.startswith("Round 1 of") for line in lines] == [False, True, False]
+    assert all(lines), "no empty line, and none broken in two"
 
 
 # ---------------------------------------------------------------- who is invited

@@ -33,7 +33,7 @@ from privacy.ledger import LedgerBrokenError, entries
 from privacy.storage import StorageError
 from schemas.codes import Code
 from schemas.plan import ArraySpec, Plan
-from schemas.study import Evaluation, Privacy
+from schemas.study import Evaluation, Model, Privacy
 from tests.plans import small_dictionary, small_study
 
 DAY = datetime.timedelta(days=1)
@@ -142,6 +142,10 @@ def test_what_this_installation_compiles_is_ours() -> None:
         ("asked once more", _asked_more_often(OURS), Floors(), Code.PLAN_NOT_OURS),
         ("a step left out", OURS.model_copy(update={"steps": OURS.steps[:-1]}), Floors(), Code.PLAN_NOT_OURS),
         ("a gentler purpose", with_a_step_changed(OURS, purpose="Nothing."), Floors(), Code.PLAN_NOT_OURS),
+        ("the endpoint among the covariates",
+         our_plan(model=Model(covariates=("age_years", "time_days"))), Floors(), Code.PLAN_NOT_OURS),
+        ("an identifier among the covariates",
+         our_plan(model=Model(covariates=("age_years", "patient_id"))), Floors(), Code.PLAN_NOT_OURS),
         ("a column that is not described",
          OURS.model_copy(update={"dictionary": small_dictionary().model_copy(update={"columns": ()})}), Floors(),
          Code.PLAN_NOT_OURS),

@@ -54,9 +54,17 @@ def test_the_floors_are_named() -> None:
     assert "events in each interval of the common time grid, over all sites: 5" in card
 
 
+def test_it_says_what_a_second_run_would_show() -> None:
+    card = flat(data_use_card(small_plan()))
+    assert "as often as the hub asks" in card
+    assert "the difference of its sums is these patients" in card
+    assert "coefficients of its own choice" in card
+
+
 def test_it_says_that_sums_are_not_masked() -> None:
     card = flat(data_use_card(small_plan()))
     assert "Sums are not masked in this version: the hub sees this site's own numbers" in card
+    assert "one patient of this site alone, sums of products of columns can also tell that patient's other" in card
 
 
 @pytest.mark.parametrize(

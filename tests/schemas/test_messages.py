@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from schemas.codes import Code
 from schemas.errors import ArrayTypeError, IncompatibleVersionError, MessageError
 from schemas.messages import (
+    BLOB_PREFIX,
     MAX_HEADER_BYTES,
     Arrays,
     Draft,
@@ -41,13 +42,14 @@ arrays = st.dictionaries(
     max_size=3,
 )
 codes = st.sampled_from([code.value for code in Code])
-setups = st.builds(SetupRequest, texts, texts, st.lists(texts, max_size=3).map(tuple), texts, texts, arrays)
+blobs = st.just({}) | st.dictionaries(names, st.binary(max_size=20), max_size=3)
+setups = st.builds(SetupRequest, texts, texts, st.lists(texts, max_size=3).map(tuple), texts, texts, arrays, blobs)
 requests = st.builds(
-    RoundRequest, texts, texts, st.lists(texts, max_size=3).map(tuple), texts, texts, counts, texts, arrays
+    RoundRequest, texts, texts, st.lists(texts, max_size=3).map(tuple), texts, texts, counts, texts, arrays, blobs
 )
 drafts = st.builds(Draft, texts, texts, texts, counts, counts, counts, st.just("") | codes, arrays)
 replies = st.one_of(
-    st.builds(Reply, texts, texts, texts, counts, st.just("ok"), texts, st.just(""), arrays),
+    st.builds(Reply, texts, texts, texts, counts, st.just("ok"), texts, st.just(""), arrays, blobs),
     st.builds(Reply, texts, texts, texts, counts, st.just("empty"), texts),
     st.builds(Reply, texts, texts, texts, counts, st.just("refused"), texts, codes),
 )
@@ -165,6 +167,8 @@ REPLY = Reply("run-1", "fit", "gradient", 3, "ok", arrays={"x": np.zeros(2)})
         {"code": "STEP_FAILED"},
         {"status": "refused", "arrays": {}},
         {"status": "refused", "arrays": {}, "code": "KeyError: 'Jane Doe'"},
+        {"status": "empty", "arrays": {}, "blobs": {"masked": b""}},
+        {"status": "refused", "arrays": {}, "code": "STEP_FAILED", "blobs": {"masked": b"1"}},
     ],
 )
 def test_a_reply_cannot_contradict_itself(changed: dict[str, Any]) -> None:
@@ -210,6 +214,18 @@ def test_bytes_that_are_no_message_are_refused(body: bytes) -> None:
         decode(body)
 
 
+@pytest.mark.parametrize("shape", [[0, 2**62, 2**62], [2**60, 0], [1] * 65, [0] * 65])
+def test_a_shape_that_no_array_has_is_refused(shape: list[int]) -> None:
+    """Nothing of it needs bytes, so the file format lets it pass; numpy does not."""
+    honest = encode(replace(REQUEST, arrays={"x": np.zeros(0 if 0 in shape else 1)}))
+    length = struct.unpack("<Q", honest[:8])[0]
+    outer = json.loads(honest[8 : 8 + length])
+    outer["x"]["shape"] = shape
+    header = json.dumps(outer).encode()
+    with pytest.raises(MessageError):
+        decode(struct.pack("<Q", len(header)) + header + honest[8 + length :])
+
+
 @given(st.binary(max_size=200))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(MessageError):
@@ -235,3 +251,52 @@ def test_a_message_cut_short_is_refused(message: Message, cut: int) -> None:
     body = encode(message)
     with pytest.raises(MessageError):
         decode(body[: cut % len(body)])
+
+
+# ---------------------------------------------------------------- blobs
+@given(requests)
+def test_the_order_of_blobs_does_not_change_the_bytes(message: RoundRequest) -> None:
+    assert encode(replace(message, blobs=dict(reversed(message.blobs.items())))) == encode(message)
+
+
+def test_without_blobs_a_message_has_the_bytes_it_always_had() -> None:
+    header = {"kind": "round-request", "version": "1", "run_id": "run-1", "plan_hash": "a" * 64,
+              "sites": '["A", "B"]', "step": "fit", "part": "gradient", "number": "3", "phase": "value"}  # fmt: skip
+    text = json.dumps(header, sort_keys=True, ensure_ascii=False)
+    assert encode(REQUEST) == safetensors.numpy.save(dict(REQUEST.arrays), metadata={"archipel": text})
+
+
+def with_entry(name: str, array: Any, message: Message = REQUEST) -> bytes:
+    """The message with one more tensor, as someone who knows the format would add it."""
+    body = encode(message)
+    (length,) = struct.unpack("<Q", body[:8])
+    text = json.loads(body[8 : 8 + length])["__metadata__"]["archipel"]
+    return safetensors.numpy.save({**message.arrays, name: array}, metadata={"archipel": text})
+
+
+@pytest.mark.parametrize(
+    ("situation", "name", "array"),
+    [
+        ("a blob of two rows", BLOB_PREFIX + "keys", np.zeros((2, 3), dtype=np.uint8)),
+        ("a blob without rows", BLOB_PREFIX + "keys", np.zeros((), dtype=np.uint8)),
+        ("a blob of signed bytes", BLOB_PREFIX + "keys", np.zeros(3, dtype=np.int8)),
+        ("a blob of words", BLOB_PREFIX + "keys", np.zeros(3, dtype=np.uint64)),
+        ("an array under a blob's name", BLOB_PREFIX + "keys", np.zeros(3)),
+        ("bytes under an array's name", "keys", np.zeros(3, dtype=np.uint8)),
+        ("the prefix in capitals", BLOB_PREFIX.upper() + "keys", np.zeros(3, dtype=np.uint8)),
+    ],
+)
+def test_a_blob_is_one_row_of_bytes_under_the_reserved_prefix(situation: str, name: str, array: Any) -> None:
+    with pytest.raises(ArrayTypeError):
+        decode(with_entry(name, array))
+
+
+def test_a_draft_carries_no_blob() -> None:
+    draft = Draft("run-1", "fit", "gradient", 3, 40, 12)
+    with pytest.raises(ArrayTypeError):
+        decode(with_entry(BLOB_PREFIX + "keys", np.zeros(3, dtype=np.uint8), draft))
+
+
+def test_an_array_cannot_pass_for_a_blob() -> None:
+    with pytest.raises(ArrayTypeError):
+        encode(replace(REQUEST, arrays={BLOB_PREFIX + "x": np.zeros(1)}))
