@@ -9,25 +9,26 @@ answer those with the bytes they already sent.
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from models.compile import CODE_VERSION
 from models.progress import Progress, Question
-from models.step import Arrays, DivergedError
-from schemas.canonical import sha256_hex
+from models.step import DivergedError
 from schemas.errors import ArchipelError
-from schemas.messages import Reply, RoundRequest, SetupRequest, encode
-from schemas.plan import read_plan
+from schemas.messages import SETUP, Reply, RoundRequest, SetupRequest, encode
+from schemas.plan import PartSpec, read_plan
 from server.asking import Asker, Pacing, StopRequestedError
 from server.exchange import Exchange, Failure
-from server.records import Checkpoint, Cost, Hold, KeptReply, Level, Round, Status, TakenOverError
+from server.records import Checkpoint, Hold, KeptReply, Level, Round, Status, TakenOverError
+from server.round_protocol import Heard, RoundProtocol
 from server.rounds import (
-    PLAIN_SUM,
+    MIN_SITES_LEFT,
     Asked,
     Complete,
     Continue,
@@ -35,16 +36,18 @@ from server.rounds import (
     Hearing,
     LeaveOut,
     Policy,
-    RoundProtocol,
     Verdict,
     Wait,
     judge,
+    judge_opening,
     judge_setup,
     read_reply,
     sentence_of,
     setup_asked,
 )
+from server.secure_rounds import protocol_of
 from server.store import Store
+from server.tally import Tally, keep_reply
 
 __all__ = ["DATABASE", "conduct"]
 
@@ -55,6 +58,7 @@ DATABASE = "hub.db"
 
 _SHORTEST_ASK_S = 1.0
 _NOBODY = "no site has enough patients for it"
+_VALUE = "value"
 
 
 class _RunFailedError(ArchipelError):
@@ -66,7 +70,7 @@ def conduct(
     home: Path,
     exchange: Exchange,
     *,
-    protocol: RoundProtocol = PLAIN_SUM,
+    protocol: RoundProtocol | None = None,
     pacing: Pacing | None = None,
 ) -> None:
     """Conduct a run of the hub's store until it is done, stopped or failed.
@@ -78,7 +82,7 @@ def conduct(
         run_id: Of a run in the store of `home`.
         home: The hub's folder.
         exchange: What carries messages to the sites.
-        protocol: How sums are formed.
+        protocol: How sums are formed; by default as the run's plan says.
         pacing: How often to look.
 
     Raises:
@@ -127,11 +131,12 @@ class _Message:
     """One message to every site, set-up or round.
 
     Attributes:
+        asked: Of one site.
         body: What one site is sent.
         keep: Called with who has answered so far and the bytes that were new.
     """
 
-    asked: Asked
+    asked: Callable[[str], Asked]
     body: Callable[[str], bytes]
     judge: _Judge
     keep: Callable[[Hearing, Mapping[str, bytes]], None]
@@ -141,13 +146,13 @@ class _Message:
 class _Conductor:
     """One conduct of one run."""
 
-    def __init__(self, store: Store, hold: Hold, asker: Asker, protocol: RoundProtocol) -> None:
+    def __init__(self, store: Store, hold: Hold, asker: Asker, protocol: RoundProtocol | None) -> None:
         self.store = store
         self.hold = hold
         self.asker = asker
-        self.protocol = protocol
         self.record = store.run(hold.run_id)
         self.plan = read_plan(self.record.plan)
+        self.protocol: RoundProtocol = protocol_of(self.record, self.plan) if protocol is None else protocol
         self.seq = 0
 
     def run(self) -> None:
@@ -161,7 +166,6 @@ class _Conductor:
         progress = self._set_up() if self.record.sites is None else self._resume()
         while (question := progress.question) is not None:
             self.asker.heed()
-            self.asker.show("running", f"Running over {', '.join(self.record.remaining)}.")
             progress = self._round(progress, question)
         text = f"Done after {self.store.count_rounds(self.hold.run_id)} rounds."
         self.store.record(self.hold, self.asker.cost())
@@ -173,6 +177,7 @@ class _Conductor:
         if checkpoint is None:
             raise _RunFailedError("No checkpoint of this run can be read: launch the study again.")
         self.seq = checkpoint.seq
+        self._remember_setup()
         self.asker.say(f"Resumed after {self.store.count_rounds(self.hold.run_id)} complete rounds.")
         return Progress.from_bytes(self.plan, checkpoint.progress)
 
@@ -184,34 +189,54 @@ class _Conductor:
             raise _RunFailedError("No site was invited to this run.")
         left_out: dict[str, str] = {}
         self.asker.show("setting-up", f"Setting up with {', '.join(sites)}.")
-        while declining := self._set_up_list(sites):
-            for failure in declining:
+        while isinstance(outcome := self._set_up_list(sites), LeaveOut):
+            for failure in outcome.without:
                 left_out[failure.site] = sentence_of(failure)
                 self.asker.say(f"Left out: {sentence_of(failure)}", "warning")
             sites = tuple(site for site in sites if site not in left_out)
         progress = Progress.start(self.plan)
         self.store.record(self.hold, self.asker.cost())
-        self.store.settle(self.hold, sites, left_out, _checkpoint(self.seq, progress))
+        self.store.settle(self.hold, sites, left_out, _checkpoint(self.seq, progress), outcome)
         self.record = replace(self.record, sites=sites, left_out=left_out)
         return progress
 
-    def _set_up_list(self, sites: tuple[str, ...]) -> tuple[Failure, ...]:
-        """Return who declines; empty when everybody on the list has agreed to it."""
-        run_id, content = self.hold.run_id, self.plan.content.decode()
+    def _set_up_list(self, sites: tuple[str, ...]) -> LeaveOut | list[KeptReply]:
+        """Ask everybody on the list in every phase; return who declines, or what a resumed run needs to know."""
+        run_id, content, protocol = self.hold.run_id, self.plan.content.decode(), self.protocol
         heard: dict[str, Mapping[str, Reply]] = {}
-        for phase in self.protocol.setup_phases:
+        kept: list[KeptReply] = []
+        for phase in protocol.setup_phases:
+
+            def asked(site: str, phase: str = phase) -> Asked:
+                return setup_asked(run_id, phase, protocol.setup_expected(phase, site))
 
             def body(site: str, phase: str = phase) -> bytes:
-                arrays = self.protocol.setup_arrays(phase, site, heard)
-                return encode(SetupRequest(run_id, self.plan.hash, sites, content, phase, arrays))
+                sent = protocol.setup_content(phase, site, heard)
+                head = SetupRequest(run_id, self.plan.hash, sites, content, phase, roster=protocol.roster)
+                return encode(replace(head, arrays=sent.arrays, blobs=sent.blobs))
 
-            asked = setup_asked(run_id, phase, self.protocol.setup_releases(phase))
-            message = _Message(asked, body, judge_setup, lambda _hearing, _bodies: None, "waiting")
-            verdict = self._collect(Hearing(sites), message)
+            def keep(hearing: Hearing, bodies: Mapping[str, bytes], phase: str = phase) -> None:
+                if phase in protocol.phases_to_keep:
+                    kept.extend(keep_reply(asked(site, phase), site, "ok", body) for site, body in bodies.items())
+
+            # A list that the sites' approvals name is as it is; without one, who declines is left out.
+            judge_now = functools.partial(judge_setup, fixed=bool(protocol.roster))
+            verdict = self._collect(Hearing(sites), _Message(asked, body, judge_now, keep, "waiting"))
             if isinstance(verdict, LeaveOut):
-                return verdict.without
+                return verdict
             heard[phase] = verdict.replies
-        return ()
+        self.protocol = protocol.after_setup(heard)
+        return kept
+
+    def _remember_setup(self) -> None:
+        """Give the protocol of a resumed run what the set-up has told."""
+        heard: dict[str, dict[str, Reply]] = {phase: {} for phase in self.protocol.phases_to_keep}
+        for kept in self.store.kept_replies(self.hold.run_id, SETUP, SETUP, 0):
+            asked = setup_asked(self.hold.run_id, kept.phase, self.protocol.setup_expected(kept.phase, kept.site))
+            reply = read_reply(kept.site, kept.body or b"", asked)
+            if isinstance(reply, Reply):
+                heard[kept.phase][kept.site] = reply
+        self.protocol = self.protocol.after_setup(heard)
 
     # ------------------------------------------------------------ a round
     def _round(self, progress: Progress, question: Question) -> Progress:
@@ -219,58 +244,71 @@ class _Conductor:
         tally = self._tally(question)
         part = progress.step.part(question.part)
         heard: dict[str, Mapping[str, Reply]] = {}
-        for phase in self.protocol.phases:
-            asked = Asked(self.hold.run_id, question.step, question.part, question.number, phase,
-                          self.protocol.releases(phase, part))  # fmt: skip
-            message = self._message(question, asked, heard, tally)
-            hearing = Hearing(self.record.remaining).hear(tally.heard_before(asked))
-            verdict = self._collect(hearing, message)
-            if isinstance(verdict, Continue):
-                progress = self._go_on_without(progress, verdict)
-                tally.missing |= {failure.site for failure in verdict.without}
-                if not _is_same(question, progress.question):
-                    return progress
-            heard[phase] = verdict.replies
-        total = self.protocol.total(part, self.record.remaining, heard)
-        after = progress.skip(_NOBODY) if total is None else progress.absorb(total)
-        self._store_round(tally, heard[self.protocol.phases[-1]], after)
+        verdict = self._ask(question, part, _VALUE, heard, tally, self._judge_value(tally))
+        if isinstance(verdict, Continue):
+            progress = self._go_on_without(progress, verdict)
+            tally.missing |= {failure.site for failure in verdict.without}
+            if not _is_same(question, progress.question):
+                return progress
+        heard[_VALUE] = verdict.replies
+        for phase in self.protocol.opening_phases(self.record.remaining):
+            heard[phase] = self._ask(question, part, phase, heard, tally, self._judge_opening(tally)).replies
+        total = self.protocol.total(question, part, heard)
+        for remark in total.remarks:
+            self.asker.say(remark, "warning")
+        after = progress.skip(_NOBODY) if total.arrays is None else progress.absorb(total.arrays)
+        self._store_round(tally, heard[_VALUE], after)
         return after
 
-    def _tally(self, question: Question) -> _Tally:
+    def _ask(
+        self, question: Question, part: PartSpec, phase: str, heard: Heard, tally: Tally, judge_now: _Judge
+    ) -> Complete | Continue | LeaveOut:
+        """Send one message of a round to every remaining site and return what came of it."""
+        self.asker.show("running", f"Running over {', '.join(self.record.remaining)}.")
+        asked = Asked(self.hold.run_id, question.step, question.part, question.number, phase,
+                      self.protocol.expected(phase, part))  # fmt: skip
+        hearing = Hearing(self.record.remaining).hear(tally.heard_before(asked))
+        return self._collect(hearing, self._message(question, asked, heard, tally, judge_now))
+
+    def _tally(self, question: Question) -> Tally:
         kept = self.store.kept_replies(self.hold.run_id, question.step, question.part, question.number)
         replies = {(reply.phase, reply.site): reply for reply in kept}
-        return _Tally(question, datetime.datetime.now(datetime.UTC), self.asker.total(), replies)
+        return Tally(question, datetime.datetime.now(datetime.UTC), self.asker.total(), replies)
 
-    def _message(
-        self, question: Question, asked: Asked, heard: Mapping[str, Mapping[str, Reply]], tally: _Tally
-    ) -> _Message:
+    def _message(self, question: Question, asked: Asked, heard: Heard, tally: Tally, judge_now: _Judge) -> _Message:
         # The settled list, also after a site has left: the same question is the same bytes for everybody.
         sites = tuple(sorted(self.record.sites or ()))
-        last: list[tuple[Arrays, bytes]] = []
+        # The answers of a round that is then complete are digested with it, in one transaction.
+        is_last = asked.phase == (_VALUE, *self.protocol.opening_phases(self.record.remaining))[-1]
 
-        def body(site: str) -> bytes:
-            arrays = self.protocol.request_arrays(asked.phase, site, question, heard)
-            if not (last and last[0][0] is arrays):  # a plain sum sends everybody one and the same
-                request = RoundRequest(
-                    asked.run_id, self.plan.hash, sites, asked.step, asked.part, asked.number, asked.phase, arrays
-                )
-                last[:] = [(arrays, encode(request))]
-            return last[0][1]
+        @functools.cache
+        def encoded() -> bytes:
+            sent = self.protocol.content(asked.phase, question, heard)
+            where = (asked.step, asked.part, asked.number, asked.phase)
+            head = RoundRequest(asked.run_id, self.plan.hash, sites, *where)
+            return encode(replace(head, arrays=sent.arrays, blobs=sent.blobs))
 
         def keep(hearing: Hearing, bodies: Mapping[str, bytes]) -> None:
-            new = [_kept(asked, site, hearing.replies[site].status, body) for site, body in bodies.items()]
+            new = [keep_reply(asked, site, hearing.replies[site].status, body) for site, body in bodies.items()]
             tally.replies |= {(reply.phase, reply.site): reply for reply in new}
-            if hearing.missing or asked.phase != self.protocol.phases[-1]:
+            if hearing.missing or not is_last:
                 self.store.record(self.hold, self.asker.cost(), new)
 
-        def judge_now(hearing: Hearing, *, deadline_passed: bool) -> Verdict:
-            policy = Policy(self.plan.study.on_dropout, has_dropped=bool(self.record.dropped))
-            verdict = judge(hearing, policy, deadline_passed=deadline_passed)
-            if isinstance(verdict, Wait) and verdict.paused:
-                tally.missing |= {failure.site for failure in verdict.missing}
-            return verdict
+        return _Message(lambda _site: asked, lambda _site: encoded(), judge_now, keep, "paused")
 
-        return _Message(asked, body, judge_now, keep, "paused")
+    def _judge_value(self, tally: Tally) -> _Judge:
+        def judge_now(hearing: Hearing, *, deadline_passed: bool) -> Verdict:
+            least = max(MIN_SITES_LEFT, self.protocol.threshold)
+            policy = Policy(self.plan.study.on_dropout, bool(self.record.dropped), least)
+            return tally.noting(judge(hearing, policy, deadline_passed=deadline_passed))
+
+        return judge_now
+
+    def _judge_opening(self, tally: Tally) -> _Judge:
+        def judge_now(hearing: Hearing, *, deadline_passed: bool) -> Verdict:
+            return tally.noting(judge_opening(hearing, self.protocol.threshold, deadline_passed=deadline_passed))
+
+        return judge_now
 
     def _go_on_without(self, progress: Progress, verdict: Continue) -> Progress:
         """Let sites go for the rest of the run, and store the state from which the rest goes on."""
@@ -286,7 +324,7 @@ class _Conductor:
         self.asker.say(text, "warning")
         return shrunk
 
-    def _store_round(self, tally: _Tally, replies: Mapping[str, Reply], after: Progress) -> None:
+    def _store_round(self, tally: Tally, replies: Mapping[str, Reply], after: Progress) -> None:
         spent = self.asker.total() - tally.before
         self.seq += 1
         done = Round(
@@ -316,7 +354,7 @@ class _Conductor:
                 self._wait(verdict, message)
             left_s = deadline_s if passed else max(_SHORTEST_ASK_S, deadline_s - (clock() - opened))
             outcomes = self.asker.ask({site: message.body(site) for site in hearing.missing}, left_s)
-            read = {site: _read(site, outcome, message.asked) for site, outcome in outcomes.items()}
+            read = {site: _read(site, outcome, message.asked(site)) for site, outcome in outcomes.items()}
             hearing = hearing.hear(read)
             bodies = {site: body for site, body in outcomes.items() if isinstance(body, bytes)}
             message.keep(hearing, {site: body for site, body in bodies.items() if site in hearing.replies})
@@ -334,36 +372,8 @@ class _Conductor:
         self.asker.rest(self.asker.pacing.retry_s)
 
 
-@dataclass
-class _Tally:
-    """What came in for one round.
-
-    Attributes:
-        before: What the conduct had cost when the round began.
-        replies: By phase and site.
-        missing: Sites that kept the round waiting or left the run in it.
-    """
-
-    question: Question
-    started_at: datetime.datetime
-    before: Cost
-    replies: dict[tuple[str, str], KeptReply]
-    missing: set[str] = field(default_factory=set)
-
-    def heard_before(self, asked: Asked) -> dict[str, Reply | Failure]:
-        """Return the answers that were kept when an earlier conduct ended within this round."""
-        kept = {reply.site: reply.body for reply in self.replies.values() if reply.phase == asked.phase}
-        return {site: read_reply(site, body, asked) for site, body in kept.items() if body is not None}
-
-
 def _read(site: str, outcome: bytes | Failure, asked: Asked) -> Reply | Failure:
     return outcome if isinstance(outcome, Failure) else read_reply(site, outcome, asked)
-
-
-def _kept(asked: Asked, site: str, status: str, body: bytes) -> KeptReply:
-    return KeptReply(
-        asked.step, asked.part, asked.number, asked.phase, site, status, len(body), sha256_hex(body), body
-    )
 
 
 def _checkpoint(seq: int, progress: Progress) -> Checkpoint:

@@ -28,7 +28,7 @@ __all__ = [
     "runs",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _KIND = "hub-store"
 _BUSY_TIMEOUT_MS = 30_000
 
@@ -64,6 +64,7 @@ runs = sa.Table(
     sa.Column("study", sa.String(60), nullable=False),
     sa.Column("plan_hash", sa.String(64), nullable=False),
     sa.Column("plan", sa.LargeBinary, nullable=False),
+    sa.Column("roster", sa.Text, nullable=False, server_default=""),  # canonical text; empty where sums are in clear
     sa.Column("code_version", sa.String(60), nullable=False),
     sa.Column("seed", sa.Integer),
     sa.Column("invited", sa.JSON, nullable=False),
@@ -173,29 +174,37 @@ def open_database(target: Path | str) -> tuple[Engine, Engine]:
         sa.event.listen(reader, "begin", _begin_sqlite)
     writer = reader.execution_options(archipel_writes=True)
     try:
-        # Opening for reading must not wait for whoever writes; only making the tables takes the lock.
+        # Opening for reading must not wait for whoever writes; only making or changing the tables takes the lock.
         with reader.begin() as connection:
-            is_made = _is_made(connection)
-        with (reader if is_made else writer).begin() as connection:
-            _verify_version(connection)
+            is_current = _version(connection) == SCHEMA_VERSION
+        if not is_current:
+            with writer.begin() as connection:
+                _bring_up(connection)
     except BaseException:
         reader.dispose()
         raise
     return reader, writer
 
 
-def _is_made(connection: Connection) -> bool:
-    return sa.inspect(connection).has_table(schema_versions.name)
+def _version(connection: Connection) -> int | None:
+    """Return the version of the tables that are there; None before they are made."""
+    if not sa.inspect(connection).has_table(schema_versions.name):
+        return None
+    query = sa.select(schema_versions.c.version).where(schema_versions.c.kind == _KIND)
+    return connection.execute(query).scalar_one_or_none() or 0
 
 
-def _verify_version(connection: Connection) -> None:
-    if not _is_made(connection):
+def _bring_up(connection: Connection) -> None:
+    """Make the tables, or add to those of an earlier version what this one needs."""
+    found = _version(connection)  # again, under the lock: another process may have been faster
+    if found is None:
         metadata.create_all(connection)
         connection.execute(schema_versions.insert().values(kind=_KIND, version=SCHEMA_VERSION))
-        return
-    query = sa.select(schema_versions.c.version).where(schema_versions.c.kind == _KIND)
-    found = connection.execute(query).scalar_one_or_none()
-    if found != SCHEMA_VERSION:
+    elif found == 1:
+        # Version 2 knows which roster a run was launched with; the runs of version 1 had none.
+        connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN roster TEXT NOT NULL DEFAULT ''")
+        connection.execute(schema_versions.update().where(schema_versions.c.kind == _KIND).values(version=2))
+    elif found != SCHEMA_VERSION:
         raise IncompatibleVersionError(
             f"the hub's database is of version {found} and this Archipel reads version {SCHEMA_VERSION}: "
             "install the Archipel that wrote it, or a newer one"

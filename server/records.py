@@ -79,6 +79,7 @@ class RunRecord:
         invited: Sites that the run was launched for.
         sites: The list that set-up settled, fixed for the run; None before.
         plan: Canonical bytes; see `schemas.plan.read_plan`.
+        roster: Canonical text, see `schemas.roster.read_roster`; empty where the sums are in clear.
         left_out: Invited sites that never took part, with the reason.
         dropped: Sites that left a running run under ``on_dropout = "continue"``, with the reason.
         message: The status in a sentence.
@@ -90,6 +91,7 @@ class RunRecord:
     study: str
     plan_hash: str
     plan: bytes = field(repr=False)
+    roster: str = field(repr=False)
     code_version: str
     seed: int | None
     invited: tuple[str, ...]

@@ -9,39 +9,40 @@ Values in, verdicts out; no clock, no network, no store (those are in `server.co
 - ``pause``: the same question is asked again of the missing sites alone until they answer. ``continue``: at the
   deadline the run goes on without them, at most once a run and not below three sites; otherwise it pauses.
 - A refusal that no repetition can heal fails the run, with the sentence that names the site.
+- Under the secure sum the list of sites is the roster that every site has approved, so nobody is left out: a site
+  that declines fails the run. A sum is opened by shares of the threshold, for the one list that ``value`` has fixed;
+  with too few of them the same list is asked again, and never another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
-from models.progress import Question
-from models.step import Arrays, combine
+from models.step import Arrays
 from schemas.codes import SENTENCES, Code
 from schemas.errors import IncompatibleVersionError, MessageError
 from schemas.messages import SETUP, Reply, decode_as
-from schemas.plan import ArraySpec, PartSpec
+from schemas.plan import ArraySpec
 from server.exchange import Failure
+from server.round_protocol import NOTHING, Expected
 
 __all__ = [
     "MIN_SITES_LEFT",
-    "PLAIN_SUM",
     "Asked",
     "Complete",
     "Continue",
     "Fail",
     "Hearing",
     "LeaveOut",
-    "PlainSum",
     "Policy",
-    "RoundProtocol",
     "Verdict",
     "Wait",
     "judge",
+    "judge_opening",
     "judge_setup",
     "read_reply",
     "sentence_of",
@@ -61,6 +62,7 @@ _HEALING = frozenset(
         Code.SITE_PAUSED,
         Code.STEP_FAILED,
         Code.STORAGE_FAILED,
+        Code.ROSTER_NOT_APPROVED,
     }
 )
 _TAKES_NO_PART = frozenset({Code.TOO_FEW_PATIENTS, Code.TABLES_REFUSED})
@@ -80,7 +82,7 @@ class Asked:
     """What one message to a site asked, as far as its answer must match.
 
     Attributes:
-        releases: The arrays that the plan lets out.
+        expected: What the answer must carry.
     """
 
     run_id: str
@@ -88,12 +90,12 @@ class Asked:
     part: str
     number: int
     phase: str = "value"
-    releases: tuple[ArraySpec, ...] = ()
+    expected: Expected = NOTHING
 
 
-def setup_asked(run_id: str, phase: str, releases: tuple[ArraySpec, ...] = ()) -> Asked:
+def setup_asked(run_id: str, phase: str, expected: Expected = NOTHING) -> Asked:
     """Return what a set-up message asks."""
-    return Asked(run_id, SETUP, SETUP, 0, phase, releases)
+    return Asked(run_id, SETUP, SETUP, 0, phase, expected)
 
 
 def read_reply(site: str, body: bytes, asked: Asked) -> Reply | Failure:
@@ -108,17 +110,18 @@ def read_reply(site: str, body: bytes, asked: Asked) -> Reply | Failure:
     except MessageError:
         return Failure(site, "malformed", Code.MESSAGE_MALFORMED)
     is_setup = asked.step == SETUP
+    may_be_empty = not is_setup and not asked.expected.blobs  # under masks nobody can see who has nothing to add
     if (reply.run_id, reply.step, reply.number, reply.phase) != (asked.run_id, asked.step, asked.number, asked.phase):
         return Failure(site, "malformed", Code.ROUND_ANSWERED_OTHERWISE)
     if reply.part != asked.part and not is_setup:
         return Failure(site, "malformed", Code.ROUND_ANSWERED_OTHERWISE)
     if reply.status == "refused":
-        if reply.code == Code.TOO_FEW_PATIENTS and not is_setup:
+        if reply.code == Code.TOO_FEW_PATIENTS and may_be_empty:
             return replace(reply, status="empty", code="")
         return Failure(site, "refused", reply.code)
     if reply.status == "empty":
-        return reply if not is_setup else Failure(site, "malformed", Code.ROUND_ANSWERED_OTHERWISE)
-    fault = _array_fault(reply.arrays, asked.releases)
+        return reply if may_be_empty else Failure(site, "malformed", Code.ROUND_ANSWERED_OTHERWISE)
+    fault = _array_fault(reply.arrays, asked.expected.arrays) or _blob_fault(reply.blobs, asked.expected.blobs)
     return reply if fault is None else Failure(site, "malformed", fault)
 
 
@@ -133,6 +136,14 @@ def _array_fault(arrays: Arrays, specs: Sequence[ArraySpec]) -> Code | None:
             return Code.RELEASE_NOT_FINITE
         if (np.abs(array) > spec.bound).any():
             return Code.RELEASE_TOO_LARGE
+    return None
+
+
+def _blob_fault(blobs: Mapping[str, bytes], expected: Mapping[str, int | None]) -> Code | None:
+    if set(blobs) != set(expected):
+        return Code.RELEASE_NOT_IN_PLAN
+    if any(length not in (None, len(blobs[name])) for name, length in expected.items()):
+        return Code.RELEASE_WRONG_SHAPE
     return None
 
 
@@ -256,10 +267,12 @@ class Policy:
 
     Attributes:
         has_dropped: Whether sites have left this run already.
+        least_sites: Fewer are not gone on with.
     """
 
     on_dropout: Literal["pause", "continue"]
     has_dropped: bool = False
+    least_sites: int = MIN_SITES_LEFT
 
 
 def judge(hearing: Hearing, policy: Policy, *, deadline_passed: bool) -> Verdict:
@@ -273,22 +286,44 @@ def judge(hearing: Hearing, policy: Policy, *, deadline_passed: bool) -> Verdict
     may_go_on = policy.on_dropout == "continue" and not policy.has_dropped
     # Only at the deadline, and only without sites that were asked and whose reason is known.
     is_time = deadline_passed and len(failures) == len(hearing.missing)
-    if may_go_on and is_time and len(hearing.replies) >= MIN_SITES_LEFT:
+    if may_go_on and is_time and len(hearing.replies) >= policy.least_sites:
         return Continue(failures, hearing.replies)
     return _wait(failures, deadline_passed=deadline_passed)
 
 
-def judge_setup(hearing: Hearing, *, deadline_passed: bool) -> Verdict:
+def judge_opening(hearing: Hearing, threshold: int, *, deadline_passed: bool) -> Verdict:
+    """Return what to do about a message that opens a sum: consents to its list, or shares for it.
+
+    The answers of the threshold suffice, whoever they come from. The list stays as it is: with too few answers the
+    missing sites are asked again for the same.
+    """
+    failures = tuple(hearing.failures[site] for site in hearing.missing if site in hearing.failures)
+    fatal = [failure for failure in failures if _is_fatal(failure)]
+    if fatal:
+        return Fail(" ".join(sentence_of(failure) for failure in fatal))
+    if not hearing.missing or len(hearing.replies) >= threshold:
+        return Complete(hearing.replies)
+    return _wait(failures, deadline_passed=deadline_passed)
+
+
+def judge_setup(hearing: Hearing, *, deadline_passed: bool, fixed: bool = False) -> Verdict:
     """Return what to do about a set-up message as it stands.
 
     A site that is merely away is waited for whatever the study says about dropouts: nothing has been released
     yet, so whoever wants the run without it stops it and launches one that does not invite it.
+
+    Args:
+        hearing: Who has answered.
+        deadline_passed: Whether the sites have had their time.
+        fixed: The list is a roster that every site has approved: nobody is left out of it.
     """
     failures = tuple(hearing.failures[site] for site in hearing.missing if site in hearing.failures)
     declining = tuple(failure for failure in failures if _declines(failure))
     fatal = [failure for failure in failures if _is_fatal(failure) and failure not in declining]
     if fatal:
         return Fail(" ".join(sentence_of(failure) for failure in fatal))
+    if declining and fixed:
+        return Fail(_without_the_declining(hearing.sites, declining))
     if not hearing.missing:
         return Complete(hearing.replies)
     if len(failures) == len(declining) == len(hearing.missing):
@@ -298,6 +333,18 @@ def judge_setup(hearing: Hearing, *, deadline_passed: bool) -> Verdict:
             return Fail(f"{count} can take part. " + " ".join(sentence_of(failure) for failure in declining))
         return LeaveOut(declining, hearing.replies)
     return _wait(failures, deadline_passed=deadline_passed)
+
+
+def _without_the_declining(sites: Sequence[str], declining: Sequence[Failure]) -> str:
+    gone = {failure.site for failure in declining}
+    rest = [site for site in sites if site not in gone]
+    said = " ".join(sentence_of(failure) for failure in declining)
+    if len(rest) < MIN_SITES_LEFT:
+        return f"{said} The sites that are left are too few for the secure sum, which needs {MIN_SITES_LEFT}."
+    return (
+        f"{said} The sites approved a roster that names every one of them, so a run without has a roster of its own: "
+        f"`archipel launch STUDY --sites {','.join(rest)}`; each site then approves that one."
+    )
 
 
 def _wait(failures: tuple[Failure, ...], *, deadline_passed: bool) -> Wait:
@@ -313,77 +360,3 @@ def _is_fatal(failure: Failure) -> bool:
 
 def _declines(failure: Failure) -> bool:
     return failure.reason == "refused" and failure.code in _TAKES_NO_PART
-
-
-# ---------------------------------------------------------------- how a sum is formed
-class RoundProtocol(Protocol):
-    """How a sum over sites is formed out of messages: one message a round in clear, two under a secure sum.
-
-    Set-up and rounds consist of phases, asked of every site one after the other. What was heard is given as
-    phase -> site -> reply.
-    """
-
-    @property
-    def setup_phases(self) -> tuple[str, ...]:
-        """Messages of the set-up."""
-
-    @property
-    def phases(self) -> tuple[str, ...]:
-        """Messages of a round."""
-
-    def setup_arrays(self, phase: str, site: str, heard: Mapping[str, Mapping[str, Reply]]) -> Arrays:
-        """Return what the set-up message of a phase carries to one site."""
-
-    def setup_releases(self, phase: str) -> tuple[ArraySpec, ...]:
-        """Return what each site answers in a phase of the set-up."""
-
-    def request_arrays(
-        self, phase: str, site: str, question: Question, heard: Mapping[str, Mapping[str, Reply]]
-    ) -> Arrays:
-        """Return what a phase of a round carries to one site."""
-
-    def releases(self, phase: str, part: PartSpec) -> tuple[ArraySpec, ...]:
-        """Return what each site answers in a phase of a round."""
-
-    def total(self, part: PartSpec, sites: Sequence[str], heard: Mapping[str, Mapping[str, Reply]]) -> Arrays | None:
-        """Return the sum over `sites`, or None when every one of them had nothing to add."""
-
-
-@dataclass(frozen=True)
-class PlainSum:
-    """Every site sends its summand in clear, in one message; the hub adds. Fits `RoundProtocol`."""
-
-    setup_phases: tuple[str, ...] = ("value",)
-    phases: tuple[str, ...] = ("value",)
-
-    def setup_arrays(self, phase: str, site: str, heard: Mapping[str, Mapping[str, Reply]]) -> Arrays:
-        """Return nothing: names and plan are all that a plain sum sets up."""
-        return {}
-
-    def setup_releases(self, phase: str) -> tuple[ArraySpec, ...]:
-        """Return nothing."""
-        return ()
-
-    def request_arrays(
-        self, phase: str, site: str, question: Question, heard: Mapping[str, Mapping[str, Reply]]
-    ) -> Arrays:
-        """Return the question's arrays, the same for every site."""
-        return question.arrays
-
-    def releases(self, phase: str, part: PartSpec) -> tuple[ArraySpec, ...]:
-        """Return the plan's arrays."""
-        return part.releases
-
-    def total(self, part: PartSpec, sites: Sequence[str], heard: Mapping[str, Mapping[str, Reply]]) -> Arrays | None:
-        """Return the sum in the order of the sites' names: floating-point sums depend on order, ours must not.
-
-        A site that is empty adds zeros.
-        """
-        replies = [heard["value"][site] for site in sorted(sites)]
-        if all(reply.status == "empty" for reply in replies):
-            return None
-        nothing = {spec.name: np.zeros(spec.shape) for spec in part.releases}
-        return combine([reply.arrays if reply.status == "ok" else nothing for reply in replies])
-
-
-PLAIN_SUM = PlainSum()

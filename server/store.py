@@ -71,13 +71,16 @@ class Store:
         self.reader.dispose()
 
     # ------------------------------------------------------------ runs
-    def create_run(self, run_id: str, plan: Plan, sites: Sequence[str], *, seed: int | None = None) -> None:
+    def create_run(
+        self, run_id: str, plan: Plan, sites: Sequence[str], *, roster: str = "", seed: int | None = None
+    ) -> None:
         """Record a run that somebody will conduct.
 
         Args:
             run_id: See `server.runs.new_run_id`.
             plan: What to run.
             sites: The invited sites, by the names under which they are enrolled.
+            roster: Canonical text of the roster of exactly these sites, where the plan asks for the secure sum.
             seed: Of the run's random numbers, where it draws any.
 
         Raises:
@@ -85,8 +88,9 @@ class Store:
         """
         values: dict[str, Any] = {
             "run_id": run_id, "study": plan.study.name, "plan_hash": plan.hash, "plan": plan.content,
-            "code_version": plan.code_version, "seed": seed, "invited": sorted(set(sites)), "sites": None,
-            "left_out": {}, "dropped": {}, "status": "created", "message": "Nobody conducts this run yet.",
+            "roster": roster, "code_version": plan.code_version, "seed": seed, "invited": sorted(set(sites)),
+            "sites": None, "left_out": {}, "dropped": {}, "status": "created",
+            "message": "Nobody conducts this run yet.",
             "conductor": "", "created_at": _now(), "wall_s": 0.0, "bytes_up": 0, "bytes_down": 0,
         }  # fmt: skip
         try:
@@ -172,9 +176,25 @@ class Store:
             _update(connection, run_id, stop_requested_at=None, finished_at=None, status="created", message=message)
 
     # ------------------------------------------------------------ rounds
-    def settle(self, hold: Hold, sites: Sequence[str], left_out: Mapping[str, str], checkpoint: Checkpoint) -> None:
-        """Fix the run's list of sites, and with it the state in which the first question is asked."""
+    def settle(
+        self,
+        hold: Hold,
+        sites: Sequence[str],
+        left_out: Mapping[str, str],
+        checkpoint: Checkpoint,
+        kept: Sequence[KeptReply] = (),
+    ) -> None:
+        """Fix the run's list of sites, and with it the state in which the first question is asked.
+
+        Args:
+            hold: Of the run.
+            sites: That take part.
+            left_out: That do not, with the reason.
+            checkpoint: Of the first question.
+            kept: Answers of the set-up that a resumed run needs.
+        """
         with self._held(hold) as (connection, _):
+            _put_replies(connection, hold.run_id, kept)
             _update(connection, hold.run_id, sites=sorted(sites), left_out=dict(left_out))
             _put_checkpoint(connection, hold.run_id, checkpoint)
 
@@ -241,6 +261,9 @@ class Store:
         with self._held(hold) as (connection, _):
             connection.execute(db.results.delete().where(db.results.c.run_id == hold.run_id))
             connection.execute(db.results.insert().values(run_id=hold.run_id, **values))
+            # What was kept for a resumption: a run that is done has none.
+            mine = sa.and_(db.replies.c.run_id == hold.run_id, db.replies.c.body.is_not(None))
+            connection.execute(db.replies.update().where(mine).values(body=None))
             _update(connection, hold.run_id, status="done", message=message, finished_at=_now())
 
     def final_arrays(self, run_id: str) -> dict[str, NDArray[np.float64]]:

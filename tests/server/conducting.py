@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from models.step import Arrays
 from schemas.messages import RoundRequest
 from schemas.plan import Plan
 from server.conduct import DATABASE, conduct
 from server.records import RunRecord
 from server.runs import list_events
 from server.store import Store
+from tests.secure_sites import roster_of
 from tests.simulated_federation import (
     SITES,
     SimulatedFederation,
@@ -25,8 +27,9 @@ RUN = "small-study-20261120-3f9a2c"
 
 def launch(home: Path, plan: Plan | None = None, sites: tuple[str, ...] = SITES) -> Plan:
     plan = plan or real_plan()
+    roster = roster_of(sites).content.decode() if plan.study.privacy.secure_sum else ""
     with Store(home / DATABASE) as store:
-        store.create_run(RUN, plan, sites)
+        store.create_run(RUN, plan, sites, roster=roster)
     return plan
 
 
@@ -47,6 +50,11 @@ def found(home: Path) -> dict[str, bytes]:
 
 def expected(plan: Plan, sites: Mapping[str, SimulatedSite]) -> dict[str, bytes]:
     return {name: np.asarray(array).tobytes() for name, array in pooled_result(plan, sites).items()}
+
+
+def arrays(home: Path) -> Arrays:
+    with Store(home / DATABASE) as store:
+        return store.final_arrays(RUN)
 
 
 def told(home: Path) -> str:

@@ -1,31 +1,23 @@
-"""A run conducted over simulated sites: its way, its set-up, and sums formed in two messages."""
+"""A run conducted over simulated sites whose sums are in clear: its way and its set-up."""
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.progress import Question
-from models.step import Arrays
 from schemas.codes import SENTENCES, Code
-from schemas.messages import Reply, RoundRequest, SetupRequest, encode
-from schemas.plan import ArraySpec, PartSpec, Plan
+from schemas.messages import RoundRequest, SetupRequest
 from server.conduct import DATABASE, conduct
 from server.exchange import Failure
 from server.records import UnknownRunError
-from server.rounds import PLAIN_SUM, PlainSum
 from server.runs import list_released, list_rounds, standing
 from server.store import Store
 from tests.server.conducting import RUN, assert_asked_the_same, expected, found, go, launch, record, told
 from tests.simulated_federation import (
     SITES,
-    Behaviour,
-    HubKilledError,
     SimulatedFederation,
     SimulatedSite,
     cohort,
@@ -144,74 +136,7 @@ def test_set_up_with_continue_waits_as_well(tmp_path: Path) -> None:
     assert found(tmp_path) == expected(plan, sites.sites)
 
 
-# ---------------------------------------------------------------- sums formed in two messages
-@dataclass(frozen=True)
-class TwoMessages(PlainSum):
-    """Stands for a secure sum: two messages of set-up, and a second message in each round, made of the first."""
-
-    setup_phases: tuple[str, ...] = ("keys", "value")
-    phases: tuple[str, ...] = ("value", "shares")
-
-    def setup_arrays(self, phase: str, site: str, heard: Mapping[str, Mapping[str, Reply]]) -> Arrays:
-        return {} if phase == "keys" else {"n_sites": np.array(float(len(heard["keys"])))}
-
-    def request_arrays(
-        self, phase: str, site: str, question: Question, heard: Mapping[str, Mapping[str, Reply]]
-    ) -> Arrays:
-        if phase == "value":
-            return question.arrays
-        return {
-            "mine": np.array(float(sorted(heard["value"]).index(site))),
-            "n": np.array(float(len(heard["value"]))),
-        }
-
-    def releases(self, phase: str, part: PartSpec) -> tuple[ArraySpec, ...]:
-        return part.releases if phase == "value" else (ArraySpec(name="share", shape=(), meaning="a share"),)
-
-
-class SharingSite(SimulatedSite):
-    """Answers the second message with what it was sent."""
-
-    def _compute(self, request: RoundRequest, plan: Plan) -> bytes:
-        if request.phase != "shares":
-            return super()._compute(request, plan)
-        where = (request.run_id, request.step, request.part, request.number)
-        return encode(Reply(*where, "ok", "shares", arrays={"share": request.arrays["mine"]}))
-
-
-def sharing_federation(*behaviours: Behaviour) -> SimulatedFederation:
-    sites = federation(*behaviours)
-    sites.sites = {name: SharingSite(site.cohort) for name, site in sites.sites.items()}
-    return sites
-
-
-def test_set_up_and_rounds_of_two_messages_reach_every_site_in_order(tmp_path: Path) -> None:
-    plan = launch(tmp_path)
-    sites = sharing_federation()
-    assert go(tmp_path, sites, protocol=TwoMessages()).status == "done"
-    assert found(tmp_path) == expected(plan, sites.sites)
-    of_brest = [request for site, request, _ in sites.asked if site == "brest"]
-    assert [request.phase for request in of_brest][:6] == ["keys", "value", "value", "shares", "value", "shares"]
-    assert of_brest[1].arrays["n_sites"] == 5
-    assert all(request.arrays["mine"] == 1 for request in of_brest[3:] if request.phase == "shares")
-
-
-def test_killed_between_two_messages_the_first_is_not_asked_again(tmp_path: Path) -> None:
-    plan = launch(tmp_path)
-    sites = sharing_federation()
-    sites.kill_at, sites.kill_before_sites = 5, True  # keys, value; moments: value, shares; grid: value, shares
-    with pytest.raises(HubKilledError):
-        go(tmp_path, sites, protocol=TwoMessages())
-    asked = len(sites.asked)
-    assert go(tmp_path, sites, protocol=TwoMessages()).status == "done"
-    assert sites.asked[asked][1].phase == "shares"
-    assert found(tmp_path) == expected(plan, sites.sites)
-
-
-def test_the_plain_sum_is_the_protocol_by_default() -> None:
-    assert (PLAIN_SUM.setup_phases, PLAIN_SUM.phases) == (("value",), ("value",))
-
-
+# ---------------------------------------------------------------- whatever an exchange does
 def test_an_exchange_that_forgets_a_site_has_it_called_late(tmp_path: Path) -> None:
     plan = launch(tmp_path)
     sites = federation()

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.progress import Question
+from models.step import Arrays
 from schemas.codes import SENTENCES, Code
 from schemas.messages import SETUP, Reply, RoundRequest, encode
 from schemas.plan import ArraySpec, PartSpec
 from server.exchange import Failure
+from server.round_protocol import PLAIN_SUM, Expected, Heard
 from server.rounds import (
-    PLAIN_SUM,
     Asked,
     Complete,
     Continue,
@@ -23,6 +25,7 @@ from server.rounds import (
     Policy,
     Wait,
     judge,
+    judge_opening,
     judge_setup,
     read_reply,
     sentence_of,
@@ -33,7 +36,7 @@ SPECS = (
     ArraySpec(name="n_patients", shape=(), meaning="patients"),
     ArraySpec(name="total", shape=(2,), meaning="sums", bound=100.0),
 )
-ASKED = Asked("run", "moments", "sums", 3, "value", SPECS)
+ASKED = Asked("run", "moments", "sums", 3, "value", Expected(SPECS))
 GOOD = Reply("run", "moments", "sums", 3, "ok", arrays={"n_patients": np.array(20.0), "total": np.array([1.0, 2.0])})
 SITES = ("a", "b", "c", "d", "e")
 PAUSE = Policy("pause")
@@ -189,7 +192,7 @@ def test_verdict_of_a_round(heard: Hearing, policy: Policy, passed: bool, expect
 
 HEALING = {
     Code.MESSAGE_MALFORMED, Code.PLAN_NOT_APPROVED, Code.APPROVAL_EXPIRED, Code.APPROVAL_WITHDRAWN, Code.SITE_PAUSED,
-    Code.STEP_FAILED, Code.STORAGE_FAILED,
+    Code.STEP_FAILED, Code.STORAGE_FAILED, Code.ROSTER_NOT_APPROVED,
 }  # fmt: skip
 
 
@@ -259,15 +262,74 @@ def test_a_declining_site_alone_is_no_reason_to_alarm() -> None:
     assert judge_setup(hearing(a=TOO_FEW, b=OFFLINE), deadline_passed=False) == Wait((TOO_FEW, OFFLINE), paused=False)
 
 
+def test_from_an_approved_roster_nobody_is_left_out() -> None:
+    verdict = judge_setup(hearing(a=TOO_FEW, b=OFFLINE), deadline_passed=False, fixed=True)
+    assert isinstance(verdict, Fail)
+    assert verdict.sentence.startswith("a refused: ")
+    assert "`archipel launch STUDY --sites b,c,d,e`" in verdict.sentence
+    few = judge_setup(Hearing(("a", "b", "c"), {}, {"a": TOO_FEW}), deadline_passed=False, fixed=True)
+    assert isinstance(few, Fail)
+    assert "too few" in few.sentence
+
+
+# ---------------------------------------------------------------- verdicts of what opens a sum
+OPENINGS: list[tuple[str, Hearing, bool, type]] = [
+    ("all have answered", hearing(), False, Complete),
+    ("nobody was asked yet", Hearing(SITES), False, Wait),
+    ("the threshold has answered", hearing(a=LATE), True, Complete),
+    ("one below the threshold", hearing(a=LATE, b=OFFLINE), True, Wait),
+    ("one has paused", hearing(a=PAUSED), False, Complete),
+    ("one breaks off", hearing(a=refused("a", Code.SECURE_SUM_REFUSED)), False, Fail),
+]
+
+
+@pytest.mark.parametrize(("heard", "passed", "expected"), [o[1:] for o in OPENINGS], ids=[o[0] for o in OPENINGS])
+def test_verdict_of_what_opens_a_sum(heard: Hearing, passed: bool, expected: type) -> None:
+    assert type(judge_opening(heard, 4, deadline_passed=passed)) is expected
+
+
+# ---------------------------------------------------------------- answers under masks
+MASKED = Asked("run", "moments", "sums", 3, "value", Expected(blobs={"masked": 24}))
+VECTOR = Reply("run", "moments", "sums", 3, "ok", blobs={"masked": bytes(24)})
+
+
+def test_a_masked_vector_is_read() -> None:
+    assert read_reply("a", encode(VECTOR), MASKED) == VECTOR
+
+
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [
+        (replace(VECTOR, blobs={"masked": bytes(16)}), Code.RELEASE_WRONG_SHAPE),
+        (replace(VECTOR, blobs={}), Code.RELEASE_NOT_IN_PLAN),
+        (replace(VECTOR, blobs={**VECTOR.blobs, "more": b""}), Code.RELEASE_NOT_IN_PLAN),
+        (replace(VECTOR, arrays={"n_patients": np.array(20.0)}), Code.RELEASE_NOT_IN_PLAN),
+        (Reply("run", "moments", "sums", 3, "empty"), Code.ROUND_ANSWERED_OTHERWISE),
+    ],
+    ids=["shorter", "none", "another", "in clear", "empty"],
+)
+def test_a_lie_under_masks_is_named(lie: Reply, code: Code) -> None:
+    assert read_reply("a", encode(lie), MASKED) == Failure("a", "malformed", code)
+
+
+def test_too_few_patients_under_masks_is_a_refusal_as_nobody_may_see_who_is_empty() -> None:
+    refusal = Reply("run", "moments", "sums", 3, "refused", code=Code.TOO_FEW_PATIENTS)
+    assert read_reply("a", encode(refusal), MASKED) == refused("a", Code.TOO_FEW_PATIENTS)
+
+
 # ---------------------------------------------------------------- the sum
 PART = PartSpec(name="sums", sends=(), releases=SPECS, times=1)
+
+
+def plain_total(heard: Heard) -> Arrays | None:
+    return PLAIN_SUM.total(Question("moments", "sums", 3, {}), PART, heard).arrays
 
 
 @given(st.permutations(SITES), st.lists(st.floats(-100, 100), min_size=5, max_size=5))
 def test_order_of_arrival_does_not_change_a_bit_of_the_total(order: list[str], values: list[float]) -> None:
     terms = {site: with_total([value, 1.0]) for site, value in zip(SITES, values, strict=True)}
-    expected = PLAIN_SUM.total(PART, SITES, {"value": terms})
-    arrived = PLAIN_SUM.total(PART, order, {"value": {site: terms[site] for site in order}})
+    expected = plain_total({"value": terms})
+    arrived = plain_total({"value": {site: terms[site] for site in order}})
     assert expected is not None
     assert arrived is not None
     assert arrived["total"].tobytes() == expected["total"].tobytes()
@@ -275,14 +337,14 @@ def test_order_of_arrival_does_not_change_a_bit_of_the_total(order: list[str], v
 
 def test_an_empty_site_adds_zero_and_only_empty_sites_are_no_sum() -> None:
     nothing = Reply("run", "moments", "sums", 3, "empty")
-    total = PLAIN_SUM.total(PART, ("a", "b"), {"value": {"a": GOOD, "b": nothing}})
+    total = plain_total({"value": {"a": GOOD, "b": nothing}})
     assert total is not None
     assert np.array_equal(total["total"], GOOD.arrays["total"])
-    assert PLAIN_SUM.total(PART, ("a", "b"), {"value": {"a": nothing, "b": nothing}}) is None
+    assert plain_total({"value": {"a": nothing, "b": nothing}}) is None
 
 
 def test_one_empty_shape_is_that_of_the_plan() -> None:
     nothing = Reply("run", "moments", "sums", 3, "empty")
-    total = PLAIN_SUM.total(PART, ("a", "b"), {"value": {"a": nothing, "b": GOOD}})
+    total = plain_total({"value": {"a": nothing, "b": GOOD}})
     assert total is not None
     assert {name: array.shape for name, array in total.items()} == {"n_patients": (), "total": (2,)}

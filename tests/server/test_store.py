@@ -259,12 +259,28 @@ def test_the_file_is_the_owners_alone(store: Store, tmp_path: Path) -> None:
 
 def test_a_newer_database_is_refused_and_left_alone(store: Store, tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "hub.db")
-    database.execute("UPDATE schema_versions SET version = 2")
+    database.execute("UPDATE schema_versions SET version = 3")
     database.commit()
     database.close()
-    with pytest.raises(IncompatibleVersionError, match="version 2"):
+    with pytest.raises(IncompatibleVersionError, match="version 3"):
         Store(tmp_path / "hub.db")
     assert store.run("run").status == "created"
+
+
+def test_a_database_of_version_1_gains_the_rosters_and_loses_nothing(store: Store, tmp_path: Path) -> None:
+    before = store.run("run")
+    store.close()
+    database = sqlite3.connect(tmp_path / "hub.db")
+    database.execute("ALTER TABLE runs DROP COLUMN roster")
+    database.execute("UPDATE schema_versions SET version = 1")
+    database.commit()
+    database.close()
+    with Store(tmp_path / "hub.db") as opened:
+        assert opened.run("run") == before
+        opened.create_run("next", small_plan(), SITES, roster="a roster")
+        assert opened.run("next").roster == "a roster"
+    with Store(tmp_path / "hub.db") as again:
+        assert again.run("run").roster == ""
 
 
 def test_a_url_opens_the_same_store(store: Store, tmp_path: Path) -> None:
