@@ -5,18 +5,24 @@ from __future__ import annotations
 import datetime
 import getpass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from archipel.cli_common import SITE, AsJson, SiteHome, command_group, print_json, say, verify_not_running
 from schemas.errors import ArchipelError
 
+if TYPE_CHECKING:  # help must not load what it does not need
+    from schemas.plan import Plan
+    from schemas.roster import Roster
+
 __all__ = ["app"]
 
 app = command_group("The partner site: make it, check its tables, decide about plans, run it.")
 ledger = command_group("The record of everything that left this site.")
 app.add_typer(ledger, name="ledger")
+peers = command_group("The keys of the other sites whose fingerprints were compared here.")
+app.add_typer(peers, name="peers")
 
 Which = Annotated[
     str,
@@ -117,6 +123,10 @@ def plans(home: SiteHome = SITE, as_json: AsJson = False) -> None:
                     "approver": status.approval.approver if status.approval else None,
                     "approved_at": status.approval.approved_at if status.approval else None,
                     "expires": status.approval.expires if status.approval else None,
+                    "rosters": [
+                        {"hash": known.roster.hash, "state": known.state, "sites": list(known.roster.names)}
+                        for known in status.rosters
+                    ],
                 }
                 for status in found
             ]
@@ -127,8 +137,10 @@ def plans(home: SiteHome = SITE, as_json: AsJson = False) -> None:
     for status in found:
         decided = f" by {status.approval.approver}" if status.approval else ""
         say(f"{status.plan.hash[:12]}  {status.state:<9}  {status.plan.study.name}{decided}")
-    if any(status.state == "pending" for status in found):
-        say("Next: `archipel site approve HASH` shows the data-use card and asks.")
+        for known in status.rosters:
+            say(f"  with roster {known.roster.hash[:12]}  {known.state:<9}  {', '.join(known.roster.names)}")
+    if any("pending" in (status.state, *(known.state for known in status.rosters)) for status in found):
+        say("Next: `archipel site approve HASH` shows the data-use card, and who takes part, and asks.")
 
 
 @app.command()
@@ -136,26 +148,44 @@ def approve(
     which: Which,
     home: SiteHome = SITE,
     by: Who = None,
+    roster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HASH|FILE",
+            help="With which sites, where the plan's sums are masked.",
+            show_default="the list of sites that came last",
+        ),
+    ] = None,
     expires: Annotated[
         datetime.datetime | None,
         typer.Option(
             formats=["%Y-%m-%d"], help="Last day on which this site answers.", show_default="as the study says"
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="The card was read already: do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Card and fingerprints were read and compared already: do not ask.")
+    ] = False,
 ) -> None:
-    """Show a plan's data-use card, ask, and approve it: from then on this site answers it."""
+    """Show a plan's data-use card and who takes part, ask, and approve both: from then on this site answers it."""
     from client.approvals import approve as decide
     from client.approvals import find_plan
     from schemas.card import data_use_card
 
     plan = find_plan(home, which)
+    chosen = _roster_to_show(home, plan, roster)
     say(data_use_card(plan))
+    if chosen is not None:
+        _show_roster(home, chosen)
+    elif plan.study.privacy.secure_sum:
+        say("No list of sites has come with this plan yet. Approve the plan when it has, or once now and once then.")
     say()
-    if not yes and not typer.confirm(f"Approve this plan ({plan.hash[:12]}) for this site?"):
+    with_whom = "" if chosen is None else f" with these {len(chosen.sites)} sites, fingerprints compared,"
+    if not yes and not typer.confirm(f"Approve this plan ({plan.hash[:12]}){with_whom} for this site?"):
         raise DeclinedError("Not approved. Nothing leaves this site for this plan.")
-    decide(home, which, approver=_person(by), expires=expires.date() if expires else None)
+    decide(home, which, approver=_person(by), roster=chosen, expires=expires.date() if expires else None)
     say(f"Approved: {plan.hash[:12]}, study {plan.study.name}.")
+    if chosen is not None:
+        say(f"With the sites {', '.join(chosen.names)} (roster {chosen.hash[:12]}); their keys are pinned now.")
     say(f"`archipel site withdraw {plan.hash[:12]}` takes it back at any time.")
 
 
@@ -209,6 +239,36 @@ def status(home: SiteHome = SITE, as_json: AsJson = False) -> None:
     show_site_status(found)
 
 
+@peers.command("list")
+def list_peers(home: SiteHome = SITE, as_json: AsJson = False) -> None:
+    """List the sites whose keys are pinned here, with the fingerprints that were compared."""
+    from client.peers import load_peers
+    from client.state import SitePaths
+    from schemas.roster import fingerprint
+
+    pins = {name: fingerprint(key) for name, key in sorted(load_peers(SitePaths(home)).items())}
+    if as_json:
+        print_json(pins)
+        return
+    if not pins:
+        say("No key is pinned yet: `archipel site approve` pins those of the sites whose fingerprints were compared.")
+    for name, compared in pins.items():
+        say(f"{compared}  {name}")
+
+
+@peers.command()
+def forget(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The site that has a new key.", show_default=False)],
+    home: SiteHome = SITE,
+    by: Who = None,
+) -> None:
+    """Forget the key of a site, so that a list of sites with its new one can be approved, fingerprints compared."""
+    from client.peers import forget_peer
+
+    say(f"Forgotten: the key {forget_peer(home, name, who=_person(by))} of {name}.")
+    say("A list of sites with another key for it can be approved now: compare its fingerprint on the phone first.")
+
+
 @ledger.command()
 def verify(home: SiteHome = SITE) -> None:
     """Check every line, the chain and the end of the ledger. Exit code 1 where anything was changed or cut off."""
@@ -238,6 +298,25 @@ def show(
         say(line)
     if len(chosen) < len(records):
         say(f"({len(records) - len(chosen)} earlier entries: `--last 0` shows all)")
+
+
+def _roster_to_show(home: Path, plan: Plan, which: str | None) -> Roster | None:
+    """Return the roster that is shown and then approved: the very same, whatever comes meanwhile."""
+    from client.received import find_roster
+    from client.state import SitePaths
+
+    if not plan.study.privacy.secure_sum and which is None:
+        return None
+    return find_roster(SitePaths(home), plan.hash, which)
+
+
+def _show_roster(home: Path, roster: Roster) -> None:
+    from client.peers import load_peers
+    from client.settings import load_settings
+    from client.state import SitePaths
+    from schemas.card import roster_card
+
+    say(roster_card(roster, load_settings(home).name, load_peers(SitePaths(home))))
 
 
 def _person(given: str | None) -> str:

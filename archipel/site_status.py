@@ -11,6 +11,7 @@ from archipel.alive import running_children
 from archipel.cli_common import say
 from client.approvals import list_plans
 from client.hub_check import check_hub
+from client.peers import load_peers
 from client.settings import load_settings
 from client.site_process import missing_files
 from client.state import SitePaths, ledger_path
@@ -29,6 +30,8 @@ class SiteStatus:
         hub: Empty where the hub answers and the clocks agree; else what is wrong and what to do.
         paused: Nothing leaves the site.
         plans: How many plans are in each state.
+        rosters_pending: Lists of sites that wait for a decision although their plan is approved.
+        peers: Sites whose keys are pinned.
         ledger_entries: Length of the ledger; None where it is not sound.
         ledger_fault: Why it is not.
         missing: What is missing among the keys.
@@ -40,6 +43,8 @@ class SiteStatus:
     hub: str
     paused: bool
     plans: Mapping[str, int]
+    rosters_pending: int
+    peers: tuple[str, ...]
     ledger_entries: int | None
     ledger_fault: str
     missing: tuple[str, ...]
@@ -58,7 +63,8 @@ def site_status(home: Path) -> SiteStatus:
     settings = load_settings(home)
     missing = tuple(str(fault) for fault in missing_files(home))
     plans: dict[str, int] = {}
-    for status in list_plans(home):
+    found = list_plans(home)
+    for status in found:
         plans[status.state] = plans.get(status.state, 0) + 1
     try:
         count: int | None = verify_ledger(ledger_path(home)).head.count
@@ -73,6 +79,10 @@ def site_status(home: Path) -> SiteStatus:
         hub=check_hub(settings.hub_address, authority).sentence if authority.exists() else "The site has not joined.",
         paused=SitePaths(home).paused.exists(),
         plans=plans,
+        rosters_pending=sum(
+            known.state == "pending" for status in found if status.state == "approved" for known in status.rosters
+        ),
+        peers=tuple(sorted(load_peers(SitePaths(home)))),
         ledger_entries=count,
         ledger_fault=fault,
         missing=missing,
@@ -86,6 +96,9 @@ def show_site_status(status: SiteStatus) -> None:
     say(f"Hub {status.hub_address}: {status.hub or 'answers'}")
     say("Releases: " + ("paused (`archipel site resume`)" if status.paused else "as approved"))
     say("Plans: " + (", ".join(f"{n} {state}" for state, n in sorted(status.plans.items())) or "none has arrived"))
+    if status.rosters_pending:
+        say(f"Lists of sites that wait for a decision: {status.rosters_pending} (`archipel site plans`)")
+    say("Pinned keys of other sites: " + (", ".join(status.peers) or "none yet"))
     if status.ledger_entries is None:
         say(f"Ledger: NOT SOUND. {status.ledger_fault}")
     else:

@@ -1,19 +1,21 @@
 """The data-use card: what a plan does with a site's data, in plain words, for the person who approves it.
 
-Written from the plan alone, so that it cannot promise less than the gate lets out. Text that came with the plan
-(titles, purposes) is shown without control characters: the card is read in a terminal.
+Written from the plan alone, so that it cannot promise less than the gate lets out; who else takes part comes beside
+it (`roster_card`). Text that came with the plan (titles, purposes) is shown without control characters: the card is
+read in a terminal.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from schemas.dictionary import Column
 from schemas.plan import ArraySpec, PartSpec, Plan, PlanStep
+from schemas.roster import Roster, RosterSite, fingerprint
 from schemas.study import Criterion, FoldColumn, Study
 
-__all__ = ["data_use_card"]
+__all__ = ["data_use_card", "roster_card"]
 
 _WIDTH = 100
 _METHODS = {
@@ -29,12 +31,21 @@ _WHO = {
     "folds": "all patients of the study, in the folds that the site deals them into; nobody else learns which",
 }
 _NOT_MASKED = (
-    "Sums are not masked in this version: the hub sees this site's own numbers, as listed above, and not only their "
-    "total over all sites. A person with access to the hub could read from them how many patients and events this "
-    "site has, the means and spreads of the columns at this site, and in which bins of time its events fall; where a "
-    "category or an event in a bin belongs to one patient of this site alone, sums of products of columns can also "
-    "tell that patient's other values. No row as such, no identifier and no error text leaves; every release stands "
-    "in the site's ledger (`archipel site ledger show`)."
+    "The study has switched the secure sum off, so sums are NOT MASKED: the hub sees this site's own numbers, as "
+    "listed above, and not only their total over all sites. A person with access to the hub could read from them how "
+    "many patients and events this site has, the means and spreads of the columns at this site, and in which bins of "
+    "time its events fall; where a category or an event in a bin belongs to one patient of this site alone, sums of "
+    "products of columns can also tell that patient's other values. No row as such, no identifier and no error text "
+    "leaves; every release stands in the site's ledger (`archipel site ledger show`)."
+)
+_MASKED = (
+    "Sums are masked (secure sum): what leaves this site looks like noise to the hub, and only the total over the "
+    "sites of one list can be opened, with the shares of more than two thirds of them. Keys are fresh in every round "
+    "and signed with the keys below; the hub cannot put others in their place as long as the fingerprints were "
+    "compared. The hub sees the totals over all sites, as listed above. It could read this site's own numbers only "
+    "together with all other sites, who would know their own, or with so many that their shares open its masks. No "
+    "row, no identifier and no error text leaves; every release stands in the site's ledger "
+    "(`archipel site ledger show`)."
 )
 _AGAIN = (
     "An approved plan may be run again, as often as the hub asks, until its last day or until the approval is "
@@ -60,11 +71,42 @@ def data_use_card(plan: Plan) -> str:
         ("Columns read at this site; cells stay there", _columns(plan)),
         ("What leaves this site, and nothing else", _releases(plan)),
         ("Smallest numbers", _floors(plan)),
-        ("What the hub could see", _wrapped(_NOT_MASKED)),
+        ("What the hub could see", _wrapped(_MASKED if study.privacy.secure_sum else _NOT_MASKED)),
         ("When the plan is run again", _wrapped(_AGAIN)),
         ("When a site drops out", _wrapped(_ON_DROPOUT[study.on_dropout])),
     ]
     return "\n".join(f"{title}\n{'-' * len(title)}\n" + "\n".join(lines) + "\n" for title, lines in sections)
+
+
+def roster_card(roster: Roster, own_name: str, pins: Mapping[str, str]) -> str:
+    """Return who takes part, with the fingerprints to be compared, as lines of text.
+
+    Args:
+        roster: To be approved with a plan.
+        own_name: This site's name.
+        pins: Name -> public key that this site's people compared before.
+    """
+    width = max(len(site.name) for site in roster.sites)
+    lines = _wrapped(
+        f"{len(roster.sites)} sites; {roster.threshold} of them must answer before a sum can be opened. Compare the "
+        "fingerprints with the other sites themselves, on the phone and not through the hub: a hub that puts keys of "
+        "its own in the place of theirs can take the masks off."
+    )
+    lines += [
+        f"{_clean(site.name):<{width}}  {site.fingerprint}  {_known_as(site, own_name, pins)}"
+        for site in roster.sites
+    ]
+    lines += [f"{'all':<{width}}  {roster.fingerprint}  if this is the same everywhere, so are all above"]
+    title = f"With which sites (roster {roster.hash[:12]})"
+    return f"{title}\n{'-' * len(title)}\n" + "\n".join(lines) + "\n"
+
+
+def _known_as(site: RosterSite, own_name: str, pins: Mapping[str, str]) -> str:
+    if site.name == own_name:
+        return "this site"
+    if site.name not in pins:
+        return "NEW: compare"
+    return "as compared before" if fingerprint(pins[site.name]) == site.fingerprint else "CHANGED: refused"
 
 
 def _identity(plan: Plan) -> list[str]:
@@ -101,6 +143,10 @@ def _evaluation(study: Study) -> str:
         return f"on the folds of column {folds.column}"
     if folds == 0:
         return "none"
+    if study.privacy.secure_sum:
+        return (
+            f"cross-validation in {folds} folds, into which each site deals its own patients; nobody else learns how"
+        )
     return (
         f"on about one in {folds} patients of each site, held out from training; a site too small for that holds "
         "out nobody"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.approvals import Approval, Approvals
 from client.guard import SiteGuard
 from client.guard_protocol import Answer, Run
+from client.secure import SecureSite
 from client.state import SitePaths
 from privacy.gate import Floors
 from privacy.ledger import Entry, entries
@@ -26,12 +29,18 @@ SITES = ("A", "B", "C")
 GRADIENT = {"gradient": np.array([1.0, 2.0]), "hessian": np.array([[3.0, 0.0], [0.0, 4.0]])}
 
 
+def identity_of(site: str) -> Ed25519PrivateKey:
+    """The same key for the same name, so that tests and their children need not carry keys around."""
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"test identity {site}".encode()).digest())
+
+
 @dataclass
 class GuardedSite:
     """A site whose tables are one word, whose clock stands, and whose plans count as compiled here."""
 
     home: Path
     plan: Plan = field(default_factory=small_plan)
+    name: str = "A"
     tables: str = "tables as of today"
     now: datetime.datetime = NOON
     max_rounds: int | None = None
@@ -44,6 +53,7 @@ class GuardedSite:
         """Return the guard as after a restart of the agent."""
         self.guard = SiteGuard(
             self.paths,
+            site=SecureSite(self.name, lambda: identity_of(self.name)),
             floors=Floors(),
             source=lambda: self.tables,
             max_rounds=self.max_rounds,

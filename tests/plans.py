@@ -46,8 +46,10 @@ def small_study(**changed: Any) -> Study:
     return Study.model_validate({**content, **changed})
 
 
-def small_plan(*, min_patients: int = 10, expires: datetime.date | None = None, **changed: Any) -> Plan:
-    """Moments (asked once), then a fit that may be asked three times for its gradient."""
+def small_plan(
+    *, min_patients: int = 10, expires: datetime.date | None = None, secure_sum: bool = False, **changed: Any
+) -> Plan:
+    """Moments (asked once), then a fit that may be asked three times for its gradient; its sums are in clear."""
     beta = ArraySpec(name="beta", shape=(N_COVARIATES,), meaning="coefficients", bound=50.0)
     moments = PlanStep(
         name="moments",
@@ -90,5 +92,5 @@ def small_plan(*, min_patients: int = 10, expires: datetime.date | None = None, 
         min_patients=min_patients,
         purpose="The coefficients.",
     )
-    study = small_study(expires=expires, privacy=Privacy(min_patients=min_patients), **changed)
+    study = small_study(expires=expires, privacy=Privacy(min_patients=min_patients, secure_sum=secure_sum), **changed)
     return Plan(code_version="0.1.0", study=study, dictionary=small_dictionary(), steps=(moments, fit))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from client import approvals
+from client import received
 from client.approvals import (
     Approval,
     ApprovalError,
@@ -21,11 +21,11 @@ from client.approvals import (
     list_plans,
     load_plan,
     pause,
-    receive_plan,
     resume,
     verify_plan,
     withdraw,
 )
+from client.received import receive_plan
 from client.state import SitePaths
 from models.compile import compile_plan
 from privacy.gate import Floors
@@ -42,6 +42,7 @@ TODAY = NOW.date()
 
 
 def our_plan(**changed: Any) -> Plan:
+    changed.setdefault("privacy", Privacy(secure_sum=False))
     return compile_plan(small_study(**changed), small_dictionary())
 
 
@@ -59,7 +60,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def paths(home: Path) -> SitePaths:
     found = SitePaths(home)
-    receive_plan(found, OURS)
+    receive_plan(found, OURS, ())
     return found
 
 
@@ -235,7 +236,7 @@ def test_a_file_that_is_no_plan_is_named(home: Path) -> None:
 def test_a_plan_below_the_sites_floor_cannot_be_approved(home: Path) -> None:
     with (home / "site.toml").open("a") as file:
         file.write("[floors]\nmin_patients = 20\n")
-    receive_plan(SitePaths(home), OURS)
+    receive_plan(SitePaths(home), OURS, ())
     with pytest.raises(ApprovalError, match="below the site's floors"):
         approve(home, OURS.hash, approver="Dr. Weiß")
     assert not SitePaths(home).approvals.exists()
@@ -272,13 +273,13 @@ def test_what_is_written_is_the_owners_alone(paths: SitePaths) -> None:
 
 
 def test_a_hub_cannot_fill_the_disk_with_plans(paths: SitePaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approvals, "MAX_PENDING", 2)
-    receive_plan(paths, our_plan(title="second"))
+    monkeypatch.setattr(received, "MAX_PENDING", 2)
+    receive_plan(paths, our_plan(title="second"), ())
     with pytest.raises(StorageError, match="wait for a decision"):
-        receive_plan(paths, our_plan(title="third"))
-    receive_plan(paths, OURS)
+        receive_plan(paths, our_plan(title="third"), ())
+    receive_plan(paths, OURS, ())
     approve(paths.home, OURS.hash, approver="Dr. Weiß")
-    receive_plan(paths, our_plan(title="third"))
+    receive_plan(paths, our_plan(title="third"), [OURS.hash])
 
 
 def test_damaged_decisions_are_no_approval(paths: SitePaths) -> None:

@@ -23,7 +23,7 @@ from schemas.codes import Code
 from schemas.errors import MessageError
 from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode_as, encode
 from schemas.plan import Plan
-from schemas.study import Evaluation, Model
+from schemas.study import Evaluation, Model, Privacy
 from tests.plans import small_dictionary, small_study
 
 SITES = {"A": 60, "B": 45, "C": 24}
@@ -31,6 +31,7 @@ PLAN = compile_plan(
     small_study(
         model=Model(covariates=("age_years", "sex"), penalty=0.1),
         evaluation=Evaluation(folds=3),
+        privacy=Privacy(secure_sum=False),
     ),
     small_dictionary(),
 )

@@ -16,6 +16,7 @@ from privacy import gate
 from privacy.gate import Floors
 from schemas.codes import Code
 from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode, encode
+from schemas.plan import Plan
 from tests.plans import small_dictionary, small_plan, small_study
 
 PLAN = small_plan()
@@ -229,7 +230,7 @@ SETUP_DRAFT = Draft("run-1", "setup", "setup", 0, n_patients=40, n_events=12)
 
 
 def test_a_setup_says_yes_and_carries_no_number() -> None:
-    assert gate.admit_setup(SETUP_REQUEST) is None
+    assert gate.admit_setup(SETUP_REQUEST, PLAN) is None
     assert gate.release_setup(SETUP_DRAFT, SETUP_REQUEST, PLAN, FLOORS) == Reply("run-1", "setup", "setup", 0, "ok")
 
 
@@ -248,9 +249,57 @@ def test_a_setup_that_is_more_than_a_yes_is_refused(answer: Draft, code: Code) -
     assert gate.release_setup(answer, SETUP_REQUEST, PLAN, FLOORS) is code
 
 
-@pytest.mark.parametrize("changed", [{"phase": "keys"}, {"arrays": {"beta": BETA}}])
+@pytest.mark.parametrize(
+    "changed", [{"phase": "keys"}, {"arrays": {"beta": BETA}}, {"roster": "{}"}, {"blobs": {"keys/A": b"k"}}]
+)
 def test_a_setup_of_another_form_is_refused(changed: dict[str, Any]) -> None:
-    assert gate.admit_setup(replace(SETUP_REQUEST, **changed)) is Code.REQUEST_NOT_IN_PLAN
+    assert gate.admit_setup(replace(SETUP_REQUEST, **changed), PLAN) is Code.REQUEST_NOT_IN_PLAN
+
+
+MASKED_PLAN = small_plan(secure_sum=True)
+LIST = {"survivors": b"{}"}
+
+
+@pytest.mark.parametrize(
+    ("situation", "changed", "code"),
+    [
+        ("plan and roster", {"phase": "keys", "roster": "{}"}, None),
+        ("keys of all", {"phase": "shares", "blobs": {"keys/A": b"k"}}, None),
+        ("boxes", {"phase": "inbox", "blobs": {"box/B": b"b"}}, None),
+        ("the plain protocol", {}, Code.SECURE_SUM_REQUIRED),
+        ("the plain protocol with a roster", {"roster": "{}"}, Code.SECURE_SUM_REQUIRED),
+        ("keys that bring something", {"phase": "keys", "blobs": {"keys/A": b"k"}}, Code.REQUEST_NOT_IN_PLAN),
+        ("no keys", {"phase": "shares"}, Code.REQUEST_NOT_IN_PLAN),
+        ("no boxes", {"phase": "inbox"}, Code.REQUEST_NOT_IN_PLAN),
+        ("arrays", {"phase": "keys", "arrays": {"beta": BETA}}, Code.REQUEST_NOT_IN_PLAN),
+        ("a message of a round", {"phase": "consent", "blobs": LIST}, Code.REQUEST_NOT_IN_PLAN),
+    ],
+)
+def test_a_masked_run_is_set_up_in_three_messages(situation: str, changed: dict[str, Any], code: Code | None) -> None:
+    assert gate.admit_setup(replace(SETUP_REQUEST, **changed), MASKED_PLAN) is code, situation
+
+
+@pytest.mark.parametrize(
+    ("situation", "plan", "changed", "code"),
+    [
+        ("a masked value", MASKED_PLAN, {}, None),
+        ("a list to consent to", MASKED_PLAN, {"phase": "consent", "arrays": {}, "blobs": LIST}, None),
+        ("a list to open", MASKED_PLAN, {"phase": "shares", "arrays": {}, "blobs": LIST}, None),
+        ("no list", MASKED_PLAN, {"phase": "shares", "arrays": {}, "blobs": {"keys/A": b"k"}},
+         Code.REQUEST_NOT_IN_PLAN),
+        ("a list and numbers", MASKED_PLAN, {"phase": "shares", "blobs": LIST}, Code.REQUEST_NOT_IN_PLAN),
+        ("a value and a list", MASKED_PLAN, {"blobs": LIST}, Code.REQUEST_NOT_IN_PLAN),
+        ("a message of the set-up", MASKED_PLAN, {"phase": "keys"}, Code.REQUEST_NOT_IN_PLAN),
+        ("shares of a plain sum", PLAN, {"phase": "shares", "arrays": {}, "blobs": LIST}, Code.REQUEST_NOT_IN_PLAN),
+        ("a plain value with a list", PLAN, {"blobs": LIST}, Code.REQUEST_NOT_IN_PLAN),
+        ("a round beyond the plan", MASKED_PLAN, {"phase": "shares", "number": 99, "arrays": {}, "blobs": LIST},
+         Code.ROUNDS_EXHAUSTED),
+    ],
+)  # fmt: skip
+def test_a_round_has_the_messages_of_its_sum(
+    situation: str, plan: Plan, changed: dict[str, Any], code: Code | None
+) -> None:
+    assert gate.admit(ask(**changed), plan) is code, situation
 
 
 shapes = st.lists(st.integers(0, 3), max_size=2).map(tuple)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import re
 
 import pytest
 
-from schemas.card import data_use_card
+from schemas.card import data_use_card, roster_card
+from schemas.roster import make_roster
 from schemas.study import Criterion, Eligibility, Evaluation, Model
 from tests.plans import small_plan
 
@@ -61,10 +63,32 @@ def test_it_says_what_a_second_run_would_show() -> None:
     assert "coefficients of its own choice" in card
 
 
-def test_it_says_that_sums_are_not_masked() -> None:
-    card = flat(data_use_card(small_plan()))
-    assert "Sums are not masked in this version: the hub sees this site's own numbers" in card
-    assert "one patient of this site alone, sums of products of columns can also tell that patient's other" in card
+@pytest.mark.parametrize("secure_sum", [True, False])
+def test_it_says_in_words_whether_sums_are_masked(secure_sum: bool) -> None:
+    words = {
+        True: "Sums are masked (secure sum): what leaves this site looks like noise to the hub",
+        False: "The study has switched the secure sum off, so sums are NOT MASKED: the hub sees this site's own",
+    }
+    card = flat(data_use_card(small_plan(secure_sum=secure_sum)))
+    assert words[secure_sum] in card
+    assert words[not secure_sum] not in card
+    products = "one patient of this site alone, sums of products of columns can also tell that patient's other"
+    assert (products in card) != secure_sum
+
+
+def test_a_roster_shows_every_fingerprint_and_what_is_known_of_it() -> None:
+    keys = {name: base64.b64encode(name.encode() * 32).decode() for name in "ABCD"}
+    roster = make_roster(keys)
+    card = roster_card(roster, "A", {"B": keys["B"], "C": keys["D"]})
+    lines = {line.split()[0]: line for line in card.splitlines()[2:]}
+    for site in roster.sites:
+        assert site.fingerprint in lines[site.name]
+    assert lines["A"].endswith("this site")
+    assert lines["B"].endswith("as compared before")
+    assert lines["C"].endswith("CHANGED: refused")
+    assert lines["D"].endswith("NEW: compare")
+    assert roster.fingerprint in lines["all"]
+    assert "4 sites; 3 of them must answer" in flat(card)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +100,11 @@ def test_it_says_what_a_dropout_means(on_dropout: str, words: str) -> None:
     card = flat(data_use_card(small_plan(on_dropout=on_dropout)))
     assert words in card
     assert others[on_dropout] not in card
+
+
+def test_masked_evaluation_is_a_cross_validation() -> None:
+    card = flat(data_use_card(small_plan(evaluation=Evaluation(folds=5), secure_sum=True)))
+    assert "cross-validation in 5 folds, into which each site deals its own patients" in card
 
 
 def test_eligibility_and_evaluation_are_named() -> None:
@@ -109,6 +138,7 @@ def test_text_of_the_plan_commands_no_terminal(hostile: str) -> None:
     assert len([line for line in card.splitlines() if line.startswith("Plan ")]) == 1
 
 
-def test_lines_fit_a_terminal() -> None:
-    plan = small_plan(purpose="word " * 300)
+@pytest.mark.parametrize("secure_sum", [True, False])
+def test_lines_fit_a_terminal(secure_sum: bool) -> None:
+    plan = small_plan(purpose="word " * 300, secure_sum=secure_sum)
     assert max(len(line) for line in data_use_card(plan).splitlines()) <= 100
