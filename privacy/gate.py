@@ -16,7 +16,7 @@ before (`client.answers`), and whether parameters of the right form belong to an
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,7 @@ SURVIVORS = "survivors"
 """Blob of a request: the list of sites whose masked vectors are in the sum."""
 N_PATIENTS = "n_patients"
 EDGES, N_INTERVALS, BIN_EDGES = "edges", "n_intervals", "bin_edges"
+FOLDS_ASKED = "asked"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,59}")
@@ -131,6 +132,8 @@ def admit(request: RoundRequest, plan: Plan) -> Code | None:
         return Code.REQUEST_NOT_FINITE
     if not _is_bounded(request.arrays, part.sends):
         return Code.REQUEST_TOO_LARGE
+    if FOLDS_ASKED in request.arrays and not np.isin(request.arrays[FOLDS_ASKED], (0.0, 1.0)).all():
+        return Code.REQUEST_NOT_IN_PLAN  # half asked would be asked for the step and idle for `privacy.inbound`
     if EDGES in request.arrays and not _is_merged_grid(request.arrays, plan):
         return Code.REQUEST_NOT_IN_PLAN
     return None
@@ -224,13 +227,24 @@ def _is_merged_grid(arrays: Arrays, plan: Plan) -> bool:
     exact event times give away most rows (privacy decision 6). That each interval holds enough events of the
     federation no site can see before the sums are masked.
     """
-    edges, n = arrays[EDGES], float(arrays.get(N_INTERVALS, np.array(0.0)))
     bins = {float(edge) for step in plan.steps for edge in step.settings.get(BIN_EDGES, ())}
+    edges, counts = arrays[EDGES], arrays.get(N_INTERVALS, np.zeros(()))
+    if edges.ndim == 1:
+        return _is_merged(edges, counts, bins)
+    # One row a fold; a fold that has no grid (too few events without it) stands idle and says so with zeros.
+    return edges.shape[0] == counts.size and all(
+        _is_merged(row, count, bins) or not (count or row.any())
+        for row, count in zip(edges, counts.ravel(), strict=True)
+    )
+
+
+def _is_merged(edges: NDArray[np.float64], count: NDArray[np.float64], bins: Collection[float]) -> bool:
+    n = float(count)
     if not (n.is_integer() and 1 <= n <= edges.size):
         return False
     active, padding = edges[: int(n)], edges[int(n) :]
     is_ascending = bool((np.diff(active) > 0).all())
-    return is_ascending and set(active.tolist()) <= bins and bool((padding == active[-1]).all())
+    return is_ascending and set(active.tolist()) <= set(bins) and bool((padding == active[-1]).all())
 
 
 def _counts_agree(draft: Draft) -> bool:

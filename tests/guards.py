@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -11,17 +12,19 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.approvals import Approval, Approvals
+from client.decisions import Approval, Approvals, RosterDecision
 from client.guard import SiteGuard
 from client.guard_protocol import Answer, Run
 from client.secure import SecureSite
 from client.state import SitePaths
+from privacy.approval import sign_approval
 from privacy.gate import Floors
 from privacy.ledger import Entry, entries
 from privacy.storage import write_durably
 from schemas.canonical import canonical_json
 from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode_as, encode
 from schemas.plan import Plan
+from schemas.roster import Roster, make_roster
 from tests.plans import small_plan
 
 NOON = datetime.datetime(2026, 11, 20, 12, 0, tzinfo=datetime.UTC)
@@ -32,6 +35,14 @@ GRADIENT = {"gradient": np.array([1.0, 2.0]), "hessian": np.array([[3.0, 0.0], [
 def identity_of(site: str) -> Ed25519PrivateKey:
     """The same key for the same name, so that tests and their children need not carry keys around."""
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"test identity {site}".encode()).digest())
+
+
+def roster_of(*names: str, **others: Ed25519PrivateKey) -> Roster:
+    """The roster of sites by name; `others` have another key than their own."""
+    keys = {name: identity_of(name) for name in names} | others
+    return make_roster(
+        {name: base64.b64encode(key.public_key().public_bytes_raw()).decode() for name, key in keys.items()}
+    )
 
 
 @dataclass
@@ -62,9 +73,16 @@ class GuardedSite:
         )
         return self.guard
 
-    def decide(self, **changed: Any) -> None:
-        """Write down an approval of the plan."""
-        approval = Approval(approver="Dr. Weiß", approved_at=NOON, **changed)
+    def decide(self, roster: Roster | None = None, **changed: Any) -> None:
+        """Write down an approval of the plan, with a roster where its sums are masked."""
+        rosters = {}
+        if roster is not None:
+            until = changed.get("expires") or NOON.date() + datetime.timedelta(days=30)
+            signed = sign_approval(
+                identity_of(self.name), self.name, self.plan.hash, roster, self.plan.terms_hash, until
+            )
+            rosters = {roster.hash: RosterDecision(approver="Dr. Weiß", approved_at=NOON, signed=signed)}
+        approval = Approval(approver="Dr. Weiß", approved_at=NOON, rosters=rosters, **changed)
         content = Approvals(by_hash={self.plan.hash: approval}).model_dump(mode="json")
         write_durably(self.paths.approvals, canonical_json(content))
 

@@ -17,6 +17,7 @@ from privacy.gate import Floors
 from schemas.codes import Code
 from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode, encode
 from schemas.plan import Plan
+from schemas.study import Evaluation
 from tests.plans import small_dictionary, small_plan, small_study
 
 PLAN = small_plan()
@@ -106,6 +107,37 @@ def test_a_grid_merged_from_the_plans_bins_is_admitted(chosen: set[int]) -> None
 )  # fmt: skip
 def test_a_grid_of_the_hubs_own_choice_is_refused(situation: str, request_: RoundRequest) -> None:
     assert gate.admit(request_, GRID_PLAN) is Code.REQUEST_NOT_IN_PLAN, situation
+
+
+FOLDED_PLAN = compile_plan(small_study(evaluation=Evaluation(folds=3)), small_dictionary())
+
+
+def ask_folds(**changed: Any) -> RoundRequest:
+    """A folded fit's first question: two folds with a grid of their own, one that has none and stands idle."""
+    part = FOLDED_PLAN.by_name["cv_fit"].part("newton")
+    sent = {spec.name: np.zeros(spec.shape) for spec in part.sends}
+    edges = np.vstack([np.r_[BINS[:2], np.full(BINS.size - 2, BINS[1])], BINS, np.zeros(BINS.size)])
+    grid = {"edges": edges, "n_intervals": np.array([2.0, BINS.size, 0.0]), "asked": np.array([1.0, 1.0, 0.0])}
+    return ask(plan_hash=FOLDED_PLAN.hash, step="cv_fit", part="newton", number=0, arrays={**sent, **grid, **changed})
+
+
+def test_every_fold_has_a_grid_of_its_own_or_none() -> None:
+    assert gate.admit(ask_folds(), FOLDED_PLAN) is None
+
+
+@pytest.mark.parametrize(
+    ("situation", "changed"),
+    [
+        ("an interval of the hub's own in one fold", {"edges": np.vstack([BINS, BINS + 0.5, np.zeros(BINS.size)])}),
+        ("edges of a fold that has none", {"edges": np.vstack([BINS, BINS, BINS])}),
+        ("intervals of a fold without edges", {"n_intervals": np.array([2.0, BINS.size, 3.0])}),
+        ("half an interval", {"n_intervals": np.array([1.5, BINS.size, 0.0])}),
+        ("half asked", {"asked": np.array([0.4, 1.0, 0.0])}),
+        ("asked less than not at all", {"asked": np.array([-1.0, 1.0, 0.0])}),
+    ],
+)
+def test_a_fold_is_asked_or_idle_and_on_a_merged_grid(situation: str, changed: dict[str, np.ndarray]) -> None:
+    assert gate.admit(ask_folds(**changed), FOLDED_PLAN) is Code.REQUEST_NOT_IN_PLAN, situation
 
 
 @pytest.mark.parametrize(
