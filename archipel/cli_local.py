@@ -47,6 +47,10 @@ def simulate(
     study: StudyFile,
     sites: SitesFolder,
     out: Annotated[Path, typer.Option(metavar="DIR", help="For result.json, report.html and predictions.parquet.")],
+    secure_sum: Annotated[
+        bool,
+        typer.Option("--secure-sum", help="Form the federated sums under masks, as real sites do."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study over site folders in this one process, with the evaluation that only a simulation can do."""
@@ -55,7 +59,7 @@ def simulate(
     from archipel.simulate import simulate as run
     from archipel.terminal import terminal_table
 
-    result = run(study, sites, out)
+    result = run(study, sites, out, secure_sum=secure_sum)
     if as_json:
         say(result.to_json())
         return

@@ -137,9 +137,21 @@ def make_folds(study: Study, cohorts: Mapping[str, Cohort]) -> list[Fold]:
 
 
 def cross_validate(
-    study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort], *, on_fold: OnFold | None = None
+    study: Study,
+    dictionary: Dictionary,
+    cohorts: Mapping[str, Cohort],
+    *,
+    masked: bool = False,
+    on_fold: OnFold | None = None,
 ) -> CrossValidation:
     """Fit and judge the site-only, the federated and the pooled model on every fold.
+
+    Args:
+        study: To be judged.
+        dictionary: Of its columns.
+        cohorts: Site -> its patients.
+        masked: Whether the sums of the federated model are formed under masks.
+        on_fold: Told how many folds are done, and of how many.
 
     Raises:
         DivergedError: When a federated fit finds no estimate; it names the fold.
@@ -151,7 +163,7 @@ def cross_validate(
         test = concatenate([cohorts[site].take(mask) for site, mask in fold.test.items()])
         judge = _Judge(study, dictionary, fold, concatenate(list(train.values())), test)
         try:
-            judged["federated"].append([judge("", fit(study, dictionary, train))])
+            judged["federated"].append([judge("", fit(study, dictionary, train, masked=masked))])
             judged["pooled"].append([judge("", fit(study, dictionary, _pooled(study, train)))])
         except DivergedError as error:
             raise DivergedError(f"repeat {fold.repeat}, fold {fold.fold}: {error}") from None
@@ -170,11 +182,11 @@ def cross_validate(
     )
 
 
-def fit(study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort]) -> Fitted:
+def fit(study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort], *, masked: bool = False) -> Fitted:
     """Return the study's model of these patients, by the same steps as in a real federation."""
     times = event_times(cohorts) if study.privacy.exact_times else None
     plan = compile_plan(study, dictionary, exact_times=times, evaluation=False, figures=False)
-    arrays = run_plan(plan, cohorts).progress.arrays
+    arrays = run_plan(plan, cohorts, masked=masked).progress.arrays
     n = int(arrays["grid.n_intervals"])
     return Fitted(
         mean=arrays["moments.mean"],

@@ -2,7 +2,8 @@
 
 The same commands run as in production (`archipel hub up`, `archipel site up`), over loopback, with TLS and node
 keys. What differs is that one person plays everybody: the folders lie in one temporary home (0700), fingerprints are
-not compared on the phone, and approvals are given on the sites' behalf, each recorded under `TRIAL_APPROVER`.
+not compared on the phone, and approvals of plan and sites are given on the sites' behalf, each recorded under
+`TRIAL_APPROVER`.
 
 Ending is not left to chance: every supervisor dies with this process (the kernel sees to it, also after kill -9),
 and `stop` ends each by its process id, then its descendants, then looks whether any of them is left.
@@ -26,6 +27,7 @@ from pydantic import ValidationError
 
 from archipel.alive import descendants, end_all
 from archipel.homes import enrol_site, init_hub, init_site, join_site, utc_now
+from archipel.runs import roster_of
 from archipel.site_folders import find_site_folders
 from client.approvals import approve
 from client.dialect import Dialect
@@ -131,13 +133,25 @@ class LocalFederation:
                 home = self.hub if name == "hub" else self.site(name.removeprefix("site "))
                 raise StartError(f"The {name} ended at its start.{_last_lines(home)}")
 
-    def approve(self, plan: Plan, sites: Sequence[str] | None = None) -> None:
-        """Approve a plan on behalf of the named sites (default: all), from its file, as it would be sent by mail."""
+    def approve(
+        self, plan: Plan, sites: Sequence[str] | None = None, *, invited: Sequence[str] | None = None
+    ) -> None:
+        """Approve a plan on behalf of the named sites (default: all), from its file, as it would be sent by mail.
+
+        Under the secure sum they approve the list of sites with it, without comparing fingerprints on the phone.
+
+        Args:
+            plan: To be run.
+            sites: Who approves.
+            invited: Whom the run is launched with (default: all).
+        """
+        names = list(self.sites) if invited is None else invited
+        roster = roster_of(self.hub, names) if plan.study.privacy.secure_sum else None
         file = self.home / "plans" / f"{plan.hash}.json"
         file.parent.mkdir(mode=0o700, exist_ok=True)
         file.write_bytes(plan.content)
         for name in self.sites if sites is None else sites:
-            approve(self.site(name), file, approver=TRIAL_APPROVER)
+            approve(self.site(name), file, approver=TRIAL_APPROVER, roster=roster)
 
     def supervisor(self, name: str) -> int:
         """Return the process id of ``hub`` or of a site's supervisor."""

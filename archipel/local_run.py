@@ -1,7 +1,8 @@
 """Runs a plan over cohorts in this process: the simulator's federation, with the steps and the gate of the real one.
 
 There is no hub and no wire here, so nothing is protected; what is the same as in a real federation is every
-`local`, every sum and every decision, which is why a simulation predicts what a federation will find.
+`local`, every sum and every decision, which is why a simulation predicts what a federation will find. Sums are formed
+in clear, or as a real federation forms them, under masks (`archipel.masked_run`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from archipel.masked_run import MaskedSum
 from models.compile import build_step
 from models.progress import Progress, Question
 from models.step import Arrays, combine
@@ -48,12 +50,23 @@ class LocalRun:
     rounds: tuple[LocalRound, ...]
 
 
-def run_plan(plan: Plan, cohorts: Mapping[str, Cohort], *, on_round: OnRound | None = None) -> LocalRun:
+def run_plan(
+    plan: Plan, cohorts: Mapping[str, Cohort], *, masked: bool = False, on_round: OnRound | None = None
+) -> LocalRun:
     """Run `plan` over the cohorts of the named sites until it is done.
+
+    Args:
+        plan: To be run.
+        cohorts: Site -> its patients.
+        masked: Whether the sums are formed under masks.
+        on_round: Told the state after every round.
 
     Raises:
         DivergedError: When a step finds no estimate.
+        TooFewSitesError: For masks over fewer than three sites.
+        EncodingRefusedError: For a value under masks that the plan's bounds do not allow.
     """
+    secure = MaskedSum(plan, tuple(sorted(cohorts))) if masked else None
     progress = Progress.start(plan)
     rounds: list[LocalRound] = []
     while (question := progress.question) is not None:
@@ -61,7 +74,10 @@ def run_plan(plan: Plan, cohorts: Mapping[str, Cohort], *, on_round: OnRound | N
         terms = _terms(progress, question, cohorts)
         step = progress.step
         if terms:
-            progress = progress.absorb(combine([terms[site] for site in sorted(terms)]))
+            total = (
+                combine([terms[site] for site in sorted(terms)]) if secure is None else secure.total(question, terms)
+            )
+            progress = progress.absorb(total)
         else:
             progress = progress.skip("no site has patients for this step")
         sent = sum(array.nbytes for array in question.arrays.values())

@@ -66,16 +66,17 @@ class Study:
         """Return what keeps the study from running in a real federation; empty where nothing does."""
         return why_simulate_alone(*read_study(Path(self.path)))
 
-    def simulate(self, sites: Path | str, out: Path | str = "simulated") -> Result:
+    def simulate(self, sites: Path | str, out: Path | str = "simulated", *, secure_sum: bool = False) -> Result:
         """Run the study over site folders in this process, and write result, report and predictions to `out`.
 
         Args:
             sites: One folder per site, named after it.
             out: For the files.
+            secure_sum: Whether the federated sums are formed under masks, as between real sites.
         """
         from archipel.simulate import simulate
 
-        return simulate(Path(self.path), Path(sites), Path(out))
+        return simulate(Path(self.path), Path(sites), Path(out), secure_sum=secure_sum)
 
     def trial(self, sites: Path | str, *, on_view: Callable[[RunView], None] | None = None) -> Result:
         """Run the study on a hub and sites in real local processes, all ended afterwards.

@@ -17,6 +17,7 @@ from archipel.studies import compile_study
 from schemas.errors import ArchipelError
 from schemas.plan import Plan, read_plan
 from schemas.result import Result
+from schemas.roster import Roster, make_roster
 from server.conduct import DATABASE
 from server.hub_home import load_hub_settings
 from server.hub_process import is_up
@@ -36,10 +37,13 @@ __all__ = [
     "open_store",
     "resume",
     "result_of",
+    "roster_of",
     "stop",
+    "verify_enough",
 ]
 
 MIN_SITES = 2
+MIN_SITES_MASKED = 3
 
 
 class LaunchError(ArchipelError):
@@ -64,7 +68,7 @@ def launch(hub: Path, study: Path, sites: Sequence[str] | None = None) -> str:
 
     Raises:
         FaultsError: When the study is wrong, or exists in `simulate` alone.
-        LaunchError: When a site is not enrolled, or fewer than two are.
+        LaunchError: When a site is not enrolled, or too few are: three under the secure sum, two without.
         HubUnreachableError: When the hub does not run.
     """
     return launch_plan(hub, compile_study(study), sites)
@@ -75,10 +79,12 @@ def launch_plan(hub: Path, plan: Plan, sites: Sequence[str] | None = None) -> st
     from server.launcher import submit
 
     invited = choose_sites([site.name for site in list_sites(hub)], sites)
+    verify_enough(plan, invited)
     verify_up(hub)
+    roster = roster_of(hub, invited).content.decode() if plan.study.privacy.secure_sum else ""
     run_id = new_run_id(plan.study.name)
     with open_store(hub) as store:
-        store.create_run(run_id, plan, invited)
+        store.create_run(run_id, plan, invited, roster=roster)
     submit(hub, run_id)
     return run_id
 
@@ -102,6 +108,32 @@ def choose_sites(enrolled: Sequence[str], wanted: Sequence[str] | None) -> tuple
             f"{known}"
         )
     return tuple(chosen)
+
+
+def verify_enough(plan: Plan, sites: Sequence[str]) -> None:
+    """Raise `LaunchError` for so few sites that a masked sum would hide nobody."""
+    if plan.study.privacy.secure_sum and len(sites) < MIN_SITES_MASKED:
+        raise LaunchError(
+            f"The study asks for the secure sum, which needs at least {MIN_SITES_MASKED} sites, and there are "
+            f"{len(sites)} ({', '.join(sites)}): of a sum of two, each site knows the other's part. Enrol a third, "
+            "or write `secure_sum = false` under `[privacy]` in the study; then the hub sees each site's sums, and "
+            "every site approves a plan that says so."
+        )
+
+
+def roster_of(hub: Path, sites: Sequence[str]) -> Roster:
+    """Return the roster of exactly these enrolled sites: names, keys, and how many open a sum.
+
+    Raises:
+        LaunchError: When a site's key was not kept at its enrolment.
+    """
+    keys = {site.name: site.identity_public_key for site in list_sites(hub) if site.name in sites}
+    try:
+        return make_roster(keys)
+    except ValueError as error:
+        raise LaunchError(
+            f"The keys of the enrolled sites make no roster ({error}): enrol these sites again."
+        ) from None
 
 
 def verify_up(hub: Path) -> None:

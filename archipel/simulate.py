@@ -31,6 +31,12 @@ from schemas.plan import Plan
 from schemas.result import Result, RoundFacts
 from schemas.study import FoldColumn, Study, load_study
 
+_SIMULATION = "This is a simulation: all tables were read by one process, and nothing was protected."
+_SIMULATION_MASKED = (
+    "This is a simulation: all tables were read by one process, and nothing was protected. The sums of the federated "
+    "models went through the secure sum between simulated sites, as they would between real ones."
+)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -49,27 +55,39 @@ class Stage:
 OnStage = Callable[[Stage], None]
 
 
-def simulate(study_path: Path, sites_dir: Path, out: Path, *, on_stage: OnStage | None = None) -> Result:
+def simulate(
+    study_path: Path, sites_dir: Path, out: Path, *, secure_sum: bool = False, on_stage: OnStage | None = None
+) -> Result:
     """Run a study over the site folders in `sites_dir` and write result, model, report and predictions to `out`.
+
+    Args:
+        study_path: The study (TOML).
+        sites_dir: One folder of tables per site.
+        out: For the files.
+        secure_sum: Whether the sums of the federated models are formed under masks, as between real sites.
+        on_stage: Told how far it is.
 
     Raises:
         FaultsError: Naming every fault of the study, the dictionary or the sites' tables at once.
         DivergedError: When a fit finds no estimate.
+        TooFewSitesError: For masks over fewer than three sites.
     """
     study, dictionary = load_study(study_path)
     sites = read_sites(sites_dir, study, dictionary)
     # Matrices here are small: a second thread of the linear algebra costs more in waiting than it computes.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _simulate(study, dictionary, sites, out, on_stage)
+        return _simulate(study, dictionary, sites, out, on_stage, masked=secure_sum)
 
 
-def _simulate(study: Study, dictionary: Dictionary, sites: Sites, out: Path, on_stage: OnStage | None) -> Result:
+def _simulate(
+    study: Study, dictionary: Dictionary, sites: Sites, out: Path, on_stage: OnStage | None, *, masked: bool
+) -> Result:
     dictionary, range_warnings = _with_range(study, dictionary, sites.cohorts)
     started = time.perf_counter()
     plan = _plan(study, dictionary, sites.cohorts)
-    run = run_plan(plan, sites.cohorts, on_round=_rounds_to(on_stage))
+    run = run_plan(plan, sites.cohorts, masked=masked, on_round=_rounds_to(on_stage))
     wall_s = time.perf_counter() - started
-    validation = _evaluate(study, dictionary, sites.cohorts, on_stage)
+    validation = _evaluate(study, dictionary, sites.cohorts, on_stage, masked=masked)
     facts = RunFacts(
         run_id=f"{study.name}-simulated-{secrets.token_hex(3)}",
         mode="simulate",
@@ -84,7 +102,7 @@ def _simulate(study: Study, dictionary: Dictionary, sites: Sites, out: Path, on_
         evaluation=validation.scores if validation is not None else {},
         out_of_fold=held_out_figures(validation.federated, study) if validation is not None else None,
         warnings=(
-            "This is a simulation: all tables were read by one process, and nothing was protected.",
+            _SIMULATION_MASKED if masked else _SIMULATION,
             *range_warnings,
         ),
     )
@@ -149,7 +167,12 @@ def _approvable_hash(study: Study, dictionary: Dictionary, plan: Plan) -> str:
 
 
 def _evaluate(
-    study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort], on_stage: OnStage | None
+    study: Study,
+    dictionary: Dictionary,
+    cohorts: Mapping[str, Cohort],
+    on_stage: OnStage | None,
+    *,
+    masked: bool,
 ) -> CrossValidation | None:
     if study.evaluation.folds == 0:
         return None
@@ -159,7 +182,7 @@ def _evaluate(
         if on_stage is not None:
             on_stage(Stage("evaluation", done, of))
 
-    return cross_validate(study, dictionary, cohorts, on_fold=on_fold)
+    return cross_validate(study, dictionary, cohorts, masked=masked, on_fold=on_fold)
 
 
 def _verify_folds(study: Study, cohorts: Mapping[str, Cohort]) -> None:

@@ -20,7 +20,7 @@ from types import FrameType
 from archipel.cli_common import StoppedError
 from archipel.local_federation import LocalFederation, find_sites
 from archipel.report import write_report
-from archipel.runs import launch_plan, model_of, open_store, result_of
+from archipel.runs import launch_plan, model_of, open_store, result_of, verify_enough
 from archipel.site_check import check_folder
 from archipel.studies import compile_study
 from archipel.watching import RunView, follow
@@ -93,12 +93,14 @@ def run_trial(
 
     Raises:
         FaultsError: When the study is wrong.
+        LaunchError: When the sites are too few for the study.
         TrialError: When a site's tables cannot take part, or the run does not end well.
     """
     started = time.monotonic()
     tell = on_stage or (lambda words: None)
     plan = compile_study(study)
     sites = find_sites(sites_dir)
+    verify_enough(plan, sorted(sites))
     federation = LocalFederation(home, sites)
     with contextlib.ExitStack() as stack:
         stack.enter_context(ended_on_signals())
@@ -108,7 +110,8 @@ def run_trial(
         stack.callback(federation.stop)
         federation.start()
         check_sites(sites, plan, on_check)
-        tell(f"Approving plan {plan.hash[:12]} on the sites' behalf, which only a trial may do")
+        what = f"plan {plan.hash[:12]}" + (" and its list of sites" if plan.study.privacy.secure_sum else "")
+        tell(f"Approving {what} on the sites' behalf, which only a trial may do")
         federation.approve(plan)
         federation.wait_until_up()
         began = datetime.datetime.now(datetime.UTC)
