@@ -212,7 +212,7 @@ def _tiles(result: Result) -> list[Tile]:
     return [
         *tiles,
         Tile("Rounds", f"{result.rounds}", f"in {wording.duration(result.wall_s)}"),
-        Tile("From each site", wording.size(per_site), "sums, no rows"),
+        Tile("From each site", wording.size(per_site), ("masked " if result.sums_masked else "") + "sums, no rows"),
     ]
 
 
@@ -255,7 +255,35 @@ def never_asked(result: Result, plan: Plan) -> list[Release]:
 
 
 def could_see(result: Result) -> list[str]:
-    """Return what a reader of the single summands could learn of one site, in plain sentences."""
+    """Return what whoever reads along at the hub could learn, in plain sentences."""
+    seen = _seen_of_the_totals(result) if result.sums_masked else _seen_of_one_site(result)
+    if result.on_dropout == "continue":
+        seen.append(
+            "This study goes on without a site that drops out; the sums before and after then differ by that site"
+            + (", masked or not." if result.sums_masked else ".")
+        )
+    return seen
+
+
+def _seen_of_the_totals(result: Result) -> list[str]:
+    seen = [
+        "Over all sites together: how many patients and events there are in each interval of time and each risk "
+        "group, also where such a count is under 10 and hidden in this report; mean and spread of every covariate, "
+        "and which covariates go together; gradient and Hessian of every step.",
+        "Which sites take part, when each answers, and how long it takes.",
+        "A single site's term only together with other sites: all the others can subtract their own from a total, "
+        "and more than two thirds of the sites can open the masks of the rest.",
+    ]
+    if result.method != "hazard":
+        seen.insert(
+            1,
+            "From the sums over those still at risk, the difference between two neighbouring intervals: it describes "
+            f"the patients of all sites ({result.min_events_per_interval} events or more) who left in between.",
+        )
+    return seen
+
+
+def _seen_of_one_site(result: Result) -> list[str]:
     seen = [
         "How many patients and events the site has, in each interval of time and each risk group, also where such a "
         "count is under 10 and hidden in this report.",
@@ -271,11 +299,6 @@ def could_see(result: Result) -> list[str]:
         "At a small site, with the summands of many rounds: part of single patients' values. The floor under the "
         "number of patients makes this harder, not impossible."
     )
-    if result.on_dropout == "continue":
-        seen.append(
-            "This study goes on without a site that drops out; the sums before and after then differ by that site, "
-            "which stays true even once the sums are masked."
-        )
     return seen
 
 
@@ -303,6 +326,7 @@ def _facts(result: Result) -> Sequence[tuple[str, str]]:
         ("Ties", result.ties.capitalize() if result.ties else "not needed: the likelihood has none"),
         ("Penalty", wording.penalty(result)),
         ("Time grid", grid),
+        ("Sums", "masked (secure sum)" if result.sums_masked else "not masked: secure_sum = false in the study"),
         ("Log-likelihood", f"{result.log_likelihood:.4f} (without the penalty)"),
     ]
     facts += [(name, version) for name, version in sorted(result.software.items())]

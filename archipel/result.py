@@ -45,8 +45,8 @@ _IN_SAMPLE = (
     "so they look better than they will on new patients."
 )
 NOT_MASKED = (
-    "The sums are not masked in this version: whoever administers the hub could read each site's summands "
-    "(for example its events in each interval of time)."
+    "The study switched the secure sum off, so the sums were not masked: whoever administers the hub could read each "
+    "site's summands (for example its events in each interval of time)."
 )
 
 
@@ -89,7 +89,8 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
     baseline = _baseline(plan, arrays)
     kaplan_meier, calibration = facts.out_of_fold or _in_sample(plan, arrays)
     exact = study.privacy.exact_times
-    warnings = [NOT_MASKED] if facts.mode == "federation" else []
+    masked = study.privacy.secure_sum
+    warnings = [NOT_MASKED] if facts.mode == "federation" and not masked else []
     if facts.out_of_fold is None and kaplan_meier is not None:
         warnings.append(_IN_SAMPLE)
     warnings += [f"{_spoken(step)}: {reason}." for step, reason in progress.skipped.items()]
@@ -110,6 +111,7 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         grid_intervals=None if exact else int(arrays["grid.n_intervals"]),
         min_events_per_interval=study.privacy.min_events_per_interval,
         on_dropout=study.on_dropout,
+        sums_masked=masked,
         n=int(arrays["fit.n_patients"]),
         events=int(arrays["fit.n_events"]),
         sites=facts.sites,

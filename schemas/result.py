@@ -329,8 +329,8 @@ class Result(_Part):
     """Events of the federation in each interval, at least."""
     on_dropout: Literal["pause", "continue"]
     """What the study asks for when a site does not answer in time."""
-    sums_masked: Literal[False] = False
-    """Whether a secure sum hid each site's summand from the hub; not in this version."""
+    sums_masked: bool = False
+    """Whether the secure sum hid each site's summand from the hub; in a simulation, whether it would have."""
     n: Count
     """Eligible patients of all sites together."""
     events: Count

@@ -265,7 +265,7 @@ def federation_result() -> Result:
         round_log=log,
         releases=releases,
         software={"python": "3.11.2", "numpy": "2.4.6", "flwr": "1.41.0"},
-        warnings=("The sums are not masked yet: the hub's administrator could read each site's term of every sum.",),
+        warnings=("The sums were not masked: the hub's administrator could read each site's term of every sum.",),
     )
 
 

@@ -72,16 +72,36 @@ def test_the_report_has_every_section(section: str) -> None:
     assert section in read(render_report(federation_result())).text
 
 
-def test_the_report_says_that_sums_are_not_masked_and_what_follows() -> None:
-    text = read(render_report(federation_result())).text
-    assert "The sums are not masked yet." in text
-    assert "Whoever administers the hub" in text
-    for sentence in report.could_see(federation_result()):
+@pytest.mark.parametrize(
+    ("masked", "mode", "says"),
+    [
+        (False, "federation", "The sums were not masked: the study switches the secure sum off."),
+        (False, "simulate", "The sums would not be masked: the study switches the secure sum off."),
+        (True, "federation", "The sums were masked. Each site’s term reached the hub under masks"),
+        (True, "simulate", "The sums would be masked. In a federation, each site’s term reaches the hub under masks"),
+    ],
+)
+def test_the_report_says_whether_sums_were_masked_and_what_follows(masked: bool, mode: str, says: str) -> None:
+    result = changed(federation_result(), sums_masked=masked, mode=mode)
+    text = read(render_report(result)).text
+    assert says in text
+    assert ("switches the secure sum off" in text) != masked
+    assert "outside review" in text
+    for sentence in report.could_see(result):
         assert sentence in text
 
 
-def test_cox_and_continue_tell_more_of_what_the_hub_could_see() -> None:
-    result = federation_result()
+def test_masked_the_hub_sees_totals_and_no_site_by_itself() -> None:
+    clear = report.could_see(federation_result())
+    masked = report.could_see(changed(federation_result(), sums_masked=True))
+    assert any(sentence.startswith("The site's own mean") for sentence in clear)
+    assert masked[0].startswith("Over all sites together")
+    assert not set(masked) & set(clear)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_cox_and_continue_tell_more_of_what_the_hub_could_see(masked: bool) -> None:
+    result = changed(federation_result(), sums_masked=masked)
     plain = report.could_see(result)
     cox = report.could_see(changed(result, method="cox", ties="efron"))
     going_on = report.could_see(changed(result, on_dropout="continue"))

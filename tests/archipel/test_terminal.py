@@ -24,7 +24,7 @@ def test_the_end_of_a_run_shows_models_ratios_cost_and_warning() -> None:
         "0.624 ± 0.093",
         "0.32 (0.16–0.63)",
         "10 rounds in 8.4 s",
-        "The sums are not masked yet",
+        "The sums were not masked",
         "Research use only",
     ):
         assert words in text
