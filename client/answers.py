@@ -177,6 +177,12 @@ class Answers:
         with _stored(self._path):
             return self._has_summand(run_id)
 
+    def released_runs(self) -> list[str]:
+        """Return the runs in which a round was answered."""
+        with _stored(self._path):
+            found = self._db.execute("SELECT DISTINCT run_id FROM answers WHERE step != ?", (SETUP,)).fetchall()
+        return [run_id for (run_id,) in found]
+
     def find(self, run_id: str, step: str, number: int, phase: str) -> Kept | None:
         """Return the answer to a round, or None."""
         with _stored(self._path):

@@ -20,6 +20,7 @@ from client.answers import RunRecord, read_run, recent_runs
 from client.approvals import load_plan
 from client.cohort_of import cohort_from_tables, part_of
 from client.errors import SiteError, TablesChangedError
+from client.members import record_members
 from client.optout import load_optout
 from client.settings import SiteSettings, load_settings
 from client.state import SitePaths, TablesDigest, fold_key, place_of, source_digest
@@ -119,6 +120,7 @@ def _draft(home: Path, request: SetupRequest | RoundRequest, round_: tuple[str, 
     settings = load_settings(home)
     cohort = _cohort_of(paths, settings, plan, run)
     if isinstance(request, SetupRequest):
+        record_members(paths, request.run_id, cohort, plan, request.sites)
         return Draft(request.run_id, *round_, n_patients=cohort.n_patients, n_events=cohort.n_events)
     step = plan.by_name[request.step]
     part = part_of(cohort, step.cohort, _floor(step, settings))

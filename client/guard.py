@@ -28,22 +28,22 @@ from typing import TypeVar
 import numpy as np
 
 from client.answers import Answers, Change, Kept, RunRecord, order_verdict
-from client.approvals import current_verdict, gate_floors, load_approvals, verify_plan
+from client.approvals import gate_floors, load_approvals, verify_plan
+from client.approved import Approved, JudgePlan
 from client.entries import refusal_entry, release_entry
 from client.guard_protocol import Answer, Run
-from client.peers import load_identity, load_peers, roster_verdict
+from client.members import closeness, load_members
+from client.peers import load_identity
 from client.questions import (
     Asked,
     RefusedError,
     Request,
     read_draft,
     read_request,
-    read_sent_plan,
-    read_sent_roster,
     refusal,
     refuse_if,
 )
-from client.received import load_plan, load_roster, receive_plan, receive_roster
+from client.received import load_roster
 from client.secure import SecureSite
 from client.settings import load_settings
 from client.state import SitePaths, TablesDigest, freeze_optout, place_of, source_digest
@@ -61,7 +61,6 @@ __all__ = ["SiteGuard", "open_guard"]
 
 log = logging.getLogger("archipel.site")
 
-Judge = Callable[[Plan, Floors], Code | None]
 _V = TypeVar("_V", bound=Run | Answer)
 
 
@@ -94,7 +93,7 @@ class SiteGuard:
         source: Callable[[], str],
         max_rounds: int | None = None,
         now: Callable[[], datetime.datetime] | None = None,
-        judge_plan: Judge = verify_plan,
+        judge_plan: JudgePlan = verify_plan,
     ) -> None:
         """Open the site's ledger and answers.
 
@@ -117,11 +116,10 @@ class SiteGuard:
         self._source = source
         self._max_rounds = max_rounds
         self._now = now or (lambda: datetime.datetime.now(datetime.UTC))
-        self._judge_plan = judge_plan
-        self._stood_by: dict[str, Plan] = {}
         self._last_refusal: Event | None = None
         self._ledger = Ledger(paths.ledger, self._now)
         self._answers = Answers(paths.answers)
+        self._approved = Approved(paths, site, floors, judge_plan, self._answers)
 
     def close(self) -> None:
         """Close the files."""
@@ -164,6 +162,7 @@ class SiteGuard:
         reply = gate.release_setup(draft, request, plan, self._floors)
         if isinstance(reply, Code):
             raise RefusedError(reply)
+        self._refuse_close(request.run_id)
         if judged.roster_hash is not None:
             roster = load_roster(self._paths, plan.hash, judged.roster_hash)
             approval = load_approvals(self._paths).signed(plan.hash, judged.roster_hash)
@@ -182,6 +181,8 @@ class SiteGuard:
             reply = Reply(request.run_id, request.step, request.part, request.number, "empty", request.phase)
         if isinstance(reply, Code):
             raise RefusedError(reply)
+        if not self._answers.has_summand(request.run_id):
+            self._refuse_close(request.run_id)  # again: another run may have released since this one was set up
         is_empty = reply.status == "empty"
         summand: Arrays = {s.name: np.zeros(s.shape) for s in part.releases} if is_empty else reply.arrays
         seen = inbound.learned(judged.seen or Seen(), request, summand).encode()
@@ -228,7 +229,7 @@ class SiteGuard:
             RefusedError: With the code of the first rule that it breaks.
         """
         request = asked.request
-        plan, roster_hash = self._approved(request)
+        plan, roster_hash = self._approved.of(request, self._now().date())
         if isinstance(request, RoundRequest):
             refuse_if(gate.admit(request, plan))
         run = self._answers.run(request.run_id)
@@ -283,53 +284,7 @@ class SiteGuard:
             self._answers.mark_ledgered(kept)
         return kept
 
-    # ------------------------------------------------------------ plans, rosters and runs
-    def _approved(self, request: Request) -> tuple[Plan, str | None]:
-        """Return plan and roster of a question, both approved by a person and not withdrawn."""
-        plan, code = self._known_plan(request)
-        refuse_if(code)
-        if isinstance(request, SetupRequest):
-            refuse_if(gate.admit_setup(request, plan))
-            receive_plan(self._paths, plan, load_approvals(self._paths).by_hash)
-        roster_hash = self._known_roster(request, plan) if gate.is_masked(plan) else None
-        refuse_if(current_verdict(self._paths, plan, self._now().date(), roster_hash))
-        return plan, roster_hash
-
-    def _known_plan(self, request: Request) -> tuple[Plan, Code | None]:
-        """Return the plan and why this installation does not stand by it; judged once, since neither changes."""
-        sent = request.plan if isinstance(request, SetupRequest) else ""
-        known = self._stood_by.get(request.plan_hash)
-        if known is not None and sent in ("", known.content.decode()):
-            return known, None
-        plan = (
-            read_sent_plan(request)
-            if isinstance(request, SetupRequest) and sent
-            else load_plan(self._paths, request.plan_hash)
-        )
-        if plan is None:
-            raise RefusedError(Code.PLAN_UNKNOWN)
-        code = self._judge_plan(plan, self._floors)
-        if code is None:
-            self._stood_by[plan.hash] = plan
-        return plan, code
-
-    def _known_roster(self, request: Request, plan: Plan) -> str:
-        """Return the hash of a run's roster; one that is new is kept, for a person to compare its fingerprints."""
-        begun = self._answers.roster_hash(request.run_id)
-        if not isinstance(request, SetupRequest) or request.phase != gate.KEYS:
-            if begun is None:
-                raise RefusedError(Code.RUN_UNKNOWN)
-            if isinstance(request, SetupRequest) and request.roster and sha256_hex(request.roster.encode()) != begun:
-                raise RefusedError(Code.RUN_CHANGED)
-            return begun
-        roster = read_sent_roster(request)
-        pins = load_peers(self._paths)
-        refuse_if(roster_verdict(roster, request.sites, self._site.name, self._site.public_key, pins))
-        if begun not in (None, roster.hash):
-            raise RefusedError(Code.RUN_CHANGED)
-        receive_roster(self._paths, plan.hash, roster)
-        return roster.hash
-
+    # ------------------------------------------------------------ runs
     def _begin(self, request: SetupRequest) -> None:
         """Fix a run's sites, tables and opt-outs; anew as long as nothing was answered in it."""
         record = RunRecord(
@@ -341,6 +296,12 @@ class SiteGuard:
             started=self._now().isoformat(),
         )
         self._answers.begin(record)
+
+    def _refuse_close(self, run_id: str) -> None:
+        """Refuse a run whose patients or sites differ by too few from those of a run that has released sums."""
+        released = [other for other in self._answers.released_runs() if other != run_id]
+        previous = [load_members(self._paths, other) for other in released]
+        refuse_if(closeness(load_members(self._paths, run_id), previous))
 
     def _secure_state(self, request: Request) -> bytes:
         found = self._answers.secure(request.run_id)
@@ -368,7 +329,7 @@ class SiteGuard:
         return Answer(refusal(request, code))
 
     def _enter_refusal(self, request: Request | None, code: Code) -> None:
-        plan = self._stood_by.get(request.plan_hash) if request is not None else None
+        plan = self._approved.stood_by(request)
         event = refusal_entry(request, plan, code)
         if event == self._last_refusal:  # a hub that waits for an approval asks again and again
             return

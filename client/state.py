@@ -95,6 +95,10 @@ class SitePaths:
         """Return the file of one roster that came with a plan."""
         return self.rosters / plan_hash / f"{roster_hash}.json"
 
+    def members(self, run_id: str) -> Path:
+        """Return the fingerprints of a run's cohort. `run_id` is well formed (`privacy.gate`)."""
+        return self.state / "runs" / run_id / "members.json"
+
     def frozen_optout(self, run_id: str) -> Path:
         """Return the opt-outs as they were when a run was set up. `run_id` is well formed (`privacy.gate`)."""
         return self.state / "runs" / run_id / OPTOUT_FILE

@@ -238,7 +238,7 @@ def _is_merged_grid(arrays: Arrays, plan: Plan) -> bool:
     )
 
 
-def _is_merged(edges: NDArray[np.float64], count: NDArray[np.float64], bins: Collection[float]) -> bool:
+def _is_merged(edges: NDArray[np.float64], count: NDArray[np.float64] | np.float64, bins: Collection[float]) -> bool:
     n = float(count)
     if not (n.is_integer() and 1 <= n <= edges.size):
         return False

@@ -44,6 +44,8 @@ class Code(StrEnum):
     RELEASE_TOO_LARGE = "RELEASE_TOO_LARGE"
     SUM_OVERFLOW = "SUM_OVERFLOW"
     TOO_FEW_PATIENTS = "TOO_FEW_PATIENTS"
+    COHORT_TOO_CLOSE = "COHORT_TOO_CLOSE"
+    SITES_TOO_CLOSE = "SITES_TOO_CLOSE"
     TABLES_REFUSED = "TABLES_REFUSED"
     TABLES_CHANGED = "TABLES_CHANGED"
     STEP_FAILED = "STEP_FAILED"
@@ -96,6 +98,11 @@ SENTENCES: dict[Code, str] = {
     Code.RELEASE_TOO_LARGE: "The site's gate held back a value beyond the plan's bounds.",
     Code.SUM_OVERFLOW: "The site held back a value that does not fit into the secure sum.",
     Code.TOO_FEW_PATIENTS: "The site has too few eligible patients for this study; it takes no part.",
+    Code.COHORT_TOO_CLOSE: "The site's patients in this run differ by one to nine from those of an earlier run, so "
+    "the difference of the two sums would be these patients: run it on the earlier tables, or once ten or more have "
+    "changed.",
+    Code.SITES_TOO_CLOSE: "The run's sites differ by one or two from those of an earlier run of the same question, "
+    "so the difference of the two sums would be theirs: launch it with the same sites, or with three or more others.",
     Code.TABLES_REFUSED: "The site's tables do not pass the check: there, run `archipel site check`.",
     Code.TABLES_CHANGED: "The site's tables changed during the run: launch a new run.",
     Code.STEP_FAILED: "The site could not compute this step: its administrator finds the reason in the site's log.",

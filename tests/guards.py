@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from client.decisions import Approval, Approvals, RosterDecision
 from client.guard import SiteGuard
 from client.guard_protocol import Answer, Run
+from client.members import Members
 from client.secure import SecureSite
 from client.state import SitePaths
 from privacy.approval import sign_approval
@@ -22,7 +23,7 @@ from privacy.gate import Floors
 from privacy.ledger import Entry, entries
 from privacy.storage import write_durably
 from schemas.canonical import canonical_json
-from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode_as, encode
+from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode, decode_as, encode
 from schemas.plan import Plan
 from schemas.roster import Roster, make_roster
 from tests.plans import small_plan
@@ -53,6 +54,7 @@ class GuardedSite:
     plan: Plan = field(default_factory=small_plan)
     name: str = "A"
     tables: str = "tables as of today"
+    patients: range = range(40)
     now: datetime.datetime = NOON
     max_rounds: int | None = None
 
@@ -104,7 +106,19 @@ class GuardedSite:
         if isinstance(verdict, Answer):
             return decode_as(verdict.body, Reply)
         assert isinstance(verdict, Run)
+        self.record(request)
         return decode_as(self.guard.release(request, draft), Reply)
+
+    def record(self, request: bytes) -> None:
+        """Write down whose patients these are, as the runner does at set-up."""
+        message = decode(request)
+        if isinstance(message, SetupRequest):
+            rows = {f"patient {i}": f"row {i}" for i in self.patients}
+            members = Members(
+                question="q", reads="r", masked=self.plan.study.privacy.secure_sum, sites=message.sites, rows=rows
+            )
+            content = canonical_json(members.model_dump(mode="json"))
+            write_durably(self.paths.members(message.run_id), content)
 
     def set_up(self) -> Reply:
         """Approve the plan and set the run up."""

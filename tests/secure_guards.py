@@ -46,7 +46,10 @@ class MaskedSite(GuardedSite):
     def __call__(self, request: bytes) -> bytes:
         """Answer as the agent does: guard, runner, guard."""
         verdict = self.guard.admit(request)
-        return verdict.body if isinstance(verdict, Answer) else self.guard.release(request, self.draft_of(request))
+        if isinstance(verdict, Answer):
+            return verdict.body
+        self.record(request)
+        return self.guard.release(request, self.draft_of(request))
 
 
 def masked_sites(folder: Path, names: tuple[str, ...] = SITES, plan: Plan = MASKED_PLAN) -> dict[str, MaskedSite]:

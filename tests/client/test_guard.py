@@ -230,7 +230,7 @@ def test_a_setup_that_is_not_one_is_refused(site: GuardedSite, changed: dict[str
 @pytest.mark.parametrize("code", [Code.PLAN_NOT_OURS, Code.PLAN_BELOW_FLOOR, Code.OTHER_VERSION])
 def test_a_plan_that_this_installation_does_not_stand_by_is_not_even_kept(site: GuardedSite, code: Code) -> None:
     site.decide()
-    site.guard._judge_plan = lambda plan, floors: code
+    site.guard._approved._judge_plan = lambda plan, floors: code
     assert site.answer(site.setup(), None).code == code
     assert not site.paths.plan(site.plan.hash).exists()
 
