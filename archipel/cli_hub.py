@@ -73,15 +73,20 @@ def enrol(
     ],
     home: HubHome = HUB,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the kit; default: NAME.kit.json here.", show_default=False)
+        Path | None, typer.Option(help="File or folder for the kit; default: NAME.kit.json here.", show_default=False)
     ] = None,
 ) -> None:
     """Enrol a site and write its kit, to be sent back. Compare the fingerprints on the phone first."""
     from archipel.enrol import fingerprint
+    from archipel.folders import make_parent
     from archipel.homes import enrol_site, read_limited, utc_now
 
+    # Before the site is enrolled: a kit that cannot be written would leave it half enrolled.
+    if out is not None and not out.is_dir():
+        make_parent(out)
     kit = enrol_site(home, read_limited(request), utc_now())
-    path = out or Path(f"{kit.site}.kit.json")
+    path = out or Path()
+    path = path / f"{kit.site}.kit.json" if path.is_dir() else path
     path.write_text(kit.to_json(), "utf-8")
     say(
         f"The site {kit.site} is enrolled. Send it {path}: nothing in it is secret, "

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from archipel.cli_common import StoppedError
+from archipel.folders import make_folder
 from archipel.local_federation import LocalFederation, find_sites
 from archipel.report import write_report
 from archipel.runs import launch_plan, model_of, open_store, result_of
@@ -166,7 +167,7 @@ def write_outputs(
     out: Path, result: Result, model: bytes, *, plan: Plan | None = None, simulated: Result | None = None
 ) -> tuple[Path, Path]:
     """Write ``model.safetensors``, ``result.json`` and ``report.html`` into `out` and return the last two."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / "model.safetensors").write_bytes(model)
     (out / "result.json").write_text(result.to_json(), "utf-8")
     write_report(result, out / "report.html", plan=plan, simulated=simulated)

@@ -336,9 +336,67 @@ def test_unforeseen_error_shows_no_value(run, monkeypatch):
 
 
 def test_system_error_names_the_file(run, tmp_path):
-    code, _, err = run("study", "plan", STUDY, "--out", tmp_path / "no" / "folder" / "plan.json")
+    code, _, err = run("study", "plan", STUDY, "--out", tmp_path / ("x" * 300))
     assert code == 1
-    assert "plan.json: No such file or directory" in err
+    assert err.endswith("xx: File name too long.\n")
+
+
+def test_output_that_cannot_be_written_is_said_before_any_work(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for words in (
+        ("demo", "--no-serve"),
+        ("simulate", STUDY, "--sites", tmp_path),
+        ("trial", STUDY, "--sites", tmp_path),
+    ):
+        code, out, err = run(*words, "--out", tmp_path / "file")
+        assert (code, out) == (1, "")
+        assert "is a file or lies inside one: name a folder" in err
+
+
+@pytest.mark.parametrize("words", [("hub", "status"), ("runs", "list"), ("launch", STUDY)], ids=lambda w: w[0])
+def test_folder_that_is_no_hub_is_said_with_both_ways_out(run, tmp_path, monkeypatch, words):
+    monkeypatch.setenv("ARCHIPEL_HUB_HOME", str(tmp_path / "nowhere"))
+    code, _, err = run(*words)
+    assert code == 1
+    assert f"{tmp_path / 'nowhere'}" in err
+    assert "make one with `archipel hub init`, or name the hub's folder" in err
+
+
+def test_folder_that_is_no_site_is_said_with_both_ways_out(run, tmp_path):
+    code, _, err = run("site", "status", "--home", tmp_path / "nowhere")
+    assert code == 1
+    assert "make one with `archipel site init`, or name the site's folder" in err
+
+
+@pytest.mark.parametrize("name", ["bad host!", "https://hub.example.org", "hub.example.org:8443", ""])
+def test_hub_is_not_made_out_to_what_is_no_name(run, tmp_path, name):
+    for words in (("--host", name), ("--name", name)):
+        code, _, err = run("hub", "init", "--home", tmp_path / "hub", *words)
+        assert code == 1
+        assert "is no host name and no address" in err
+    assert not (tmp_path / "hub" / "hub.toml").exists()
+
+
+def test_site_folder_keeps_its_name(run, tmp_path):
+    run("site", "init", "--name", "lille", "--home", tmp_path / "site")
+    before = (tmp_path / "site" / "request.json").read_bytes()
+    code, _, err = run("site", "init", "--name", "brest", "--home", tmp_path / "site")
+    assert code == 1
+    assert "says lille, not brest" in err
+    assert (tmp_path / "site" / "request.json").read_bytes() == before
+
+
+def test_kit_goes_into_a_folder_or_a_new_one_and_never_half_way(run, tmp_path):
+    hub, out = tmp_path / "hub", tmp_path / "kits"
+    run("hub", "init", "--home", hub)
+    run("site", "init", "--name", "lille", "--home", tmp_path / "site")
+    request = tmp_path / "site" / "request.json"
+    (tmp_path / "file").write_text("")
+    assert run("hub", "enrol", request, "--home", hub, "--out", tmp_path / "file" / "kit.json")[0] == 1
+    assert "none is enrolled" in run("hub", "revoke", "lille", "--home", hub)[2]
+    assert run("hub", "enrol", request, "--home", hub, "--out", out / "first.json")[0] == 0
+    assert run("hub", "enrol", request, "--home", hub, "--out", out)[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == ["first.json", "lille.kit.json"]
 
 
 def test_home_that_is_a_file_is_one_sentence(run, tmp_path):
