@@ -168,12 +168,12 @@ def test_no_bytes_do_more_than_name_faults(tmp_path_factory: pytest.TempPathFact
     ("before", "after", "words"),
     [
         ("version = 1", "version = 2", "`version`: must be 1"),
-        ('method = "hazard"', 'method = "magic"', "must be 'hazard', 'cox' or 'cox-stratified'"),
+        ("[model]", '[model]\nmethod = "magic"', "must be 'hazard', 'cox' or 'cox-stratified'"),
         ("version = 1", 'version = 1\ndeadline_s = "soon"', "`deadline_s`: must be a number, without quotes"),
         ("version = 1", "version = 1\ndeadline_s = 0", "`deadline_s`: must be greater than 0"),
         ("version = 1", 'version = 1\nexpires = "soon"', "must be a date without quotes, as in 2030-12-31"),
         ("version = 1", "version = 1\ntitle = 3", "`title`: must be text, in quotes"),
-        ('method = "hazard"', 'method = "hazard"\nstandardise = "yes"', "must be true or false, without quotes"),
+        ("[model]", '[model]\nstandardise = "yes"', "must be true or false, without quotes"),
         ('dictionary = "', 'layout = 3\ndictionary = "', "`layout` is not a known key"),
     ],
 )
