@@ -45,6 +45,7 @@ __all__ = [
     "judge_setup",
     "read_reply",
     "sentence_of",
+    "sentences_of",
     "setup_asked",
 ]
 
@@ -154,6 +155,19 @@ def sentence_of(failure: Failure) -> str:
     )
 
 
+def sentences_of(failures: Sequence[Failure]) -> str:
+    """Return why sites are missing; those with one reason share a sentence."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for failure in failures:
+        by_reason.setdefault((failure.reason, failure.code), []).append(failure.site)
+    sentences = []
+    for (reason, code), sites in by_reason.items():
+        names = " and ".join([", ".join(sites[:-1]), sites[-1]] if len(sites) > 1 else sites)
+        sentence = sentence_of(Failure(names, reason, code))
+        sentences.append(sentence.replace(" is offline.", " are offline.") if len(sites) > 1 else sentence)
+    return " ".join(sentences)
+
+
 # ---------------------------------------------------------------- who has answered
 @dataclass(frozen=True)
 class Hearing:
@@ -211,7 +225,7 @@ class Wait:
     @property
     def sentence(self) -> str:
         """Who is missing and why."""
-        return " ".join(sentence_of(failure) for failure in self.missing)
+        return sentences_of(self.missing)
 
 
 @dataclass(frozen=True)
@@ -267,7 +281,7 @@ def judge(hearing: Hearing, policy: Policy, *, deadline_passed: bool) -> Verdict
     failures = tuple(hearing.failures[site] for site in hearing.missing if site in hearing.failures)
     fatal = [failure for failure in failures if _is_fatal(failure)]
     if fatal:
-        return Fail(" ".join(sentence_of(failure) for failure in fatal))
+        return Fail(sentences_of(fatal))
     if not hearing.missing:
         return Complete(hearing.replies)
     may_go_on = policy.on_dropout == "continue" and not policy.has_dropped
@@ -288,14 +302,14 @@ def judge_setup(hearing: Hearing, *, deadline_passed: bool) -> Verdict:
     declining = tuple(failure for failure in failures if _declines(failure))
     fatal = [failure for failure in failures if _is_fatal(failure) and failure not in declining]
     if fatal:
-        return Fail(" ".join(sentence_of(failure) for failure in fatal))
+        return Fail(sentences_of(fatal))
     if not hearing.missing:
         return Complete(hearing.replies)
     if len(failures) == len(declining) == len(hearing.missing):
         left = len(hearing.sites) - len(declining)
         if left < min(2, len(hearing.sites)):
             count = "No site" if left == 0 else "Only one site"
-            return Fail(f"{count} can take part. " + " ".join(sentence_of(failure) for failure in declining))
+            return Fail(f"{count} can take part. " + sentences_of(declining))
         return LeaveOut(declining, hearing.replies)
     return _wait(failures, deadline_passed=deadline_passed)
 

@@ -127,6 +127,22 @@ def test_check_says_what_runs_in_simulate_alone(run, tmp_path):
     assert "exact event times" in err
 
 
+def test_terms_that_every_site_refuses_are_known_before_a_launch(run, tmp_path):
+    text = STUDY.read_text().replace('"dictionary.toml"', f'"{STUDY.parent}/dictionary.toml"')
+    text = text.replace("min_patients = 10", "min_patients = 3").replace("_interval = 5", "_interval = 4")
+    (tmp_path / "study.toml").write_text(text.replace("version = 1", "version = 1\nexpires = 2020-01-01"))
+    code, out, _ = run("study", "check", tmp_path / "study.toml", "--json")
+    assert code == 0
+    limits = json.loads(out)["simulate_alone_because"]
+    assert [limit.split(":")[0] for limit in limits] == [
+        "[privacy] min_patients", "[privacy] min_events_per_interval", "expires",
+    ]  # fmt: skip
+    code, _, err = run("study", "plan", tmp_path / "study.toml")
+    assert code == 1
+    assert "3 faults" in err
+    assert "2020-01-01, has passed" in err
+
+
 def test_plan_prints_the_card_and_the_same_plan_as_compiled(run, tmp_path):
     plan = compile_plan(*load_study(STUDY))
     code, out, _ = run("study", "plan", STUDY, "--out", tmp_path / "plan.json")
