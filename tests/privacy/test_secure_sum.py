@@ -260,3 +260,31 @@ def test_every_word_of_a_run_changes_its_context() -> None:
         replace(RUN, roster=make_roster({f"s{i:02}": public(f"x{i}") for i in range(4)})),
     ]  # fmt: skip
     assert len({run.context for run in (RUN, *others)}) == 7
+
+
+KEYS_STATE, KEYS = announced()
+BOX_STATE, BOXES = dealt()
+
+
+@given(st.sampled_from(RUN.sites), st.data())
+def test_no_changed_byte_of_anybodys_keys_passes(site: str, data: st.DataObject) -> None:
+    changed = bytearray(KEYS[site])
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(errors.SecureSumError):
+        secure_sum.deal(KEYS_STATE, {**KEYS, site: bytes(changed)})
+
+
+@given(st.sampled_from(sorted(BOXES)), st.data())
+def test_no_changed_byte_of_a_box_passes(site: str, data: st.DataObject) -> None:
+    changed = bytearray(BOXES[site])
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(errors.DamagedBoxError):
+        secure_sum.receive(BOX_STATE, {**BOXES, site: bytes(changed)})
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_neither_keys_nor_a_box(noise: bytes) -> None:
+    with pytest.raises(errors.WrongLengthError):
+        secure_sum.deal(KEYS_STATE, {**KEYS, "s01": noise})
+    with pytest.raises(errors.DamagedBoxError):
+        secure_sum.receive(BOX_STATE, {**BOXES, "s01": noise})

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from privacy import secure_errors as errors
 from privacy import secure_sum, secure_total
@@ -91,6 +93,25 @@ def test_two_liars_end_the_round_too() -> None:
     answers = {**one.answers, **{site: flipped(one.answers[site], "s04") for site in ("s01", "s02")}}
     with pytest.raises(errors.SharesDisagreeError):
         total(replace(one, answers=answers))
+
+
+ENDED = played(ALIVE)
+
+
+@given(st.sampled_from(ALIVE.alive), st.data())
+def test_no_changed_byte_of_anybodys_shares_changes_the_sum(site: str, data: st.DataObject) -> None:
+    """It ends the round, unless it falls on the five bits of a mask key that X25519 overwrites: nothing then changes."""
+    changed = bytearray(ENDED.answers[site])
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        found = total(replace(ENDED, answers={**ENDED.answers, site: bytes(changed)}))
+    except (errors.SharesDisagreeError, errors.WrongContextError):
+        return
+    assert found.tolist() == sum_of(PLAIN, ALIVE.alive).tolist()
+    changes = np.frombuffer(bytes(changed), dtype=np.uint8) ^ np.frombuffer(ENDED.answers[site], dtype=np.uint8)
+    assert np.flatnonzero(changes)[0] in (len(changes) - KEY, len(changes) - 1), (
+        "first or last byte of the key of s05"
+    )
 
 
 def only(one: Round, *sites: str) -> dict[str, bytes]:
