@@ -100,7 +100,7 @@ ENDED = played(ALIVE)
 
 @given(st.sampled_from(ALIVE.alive), st.data())
 def test_no_changed_byte_of_anybodys_shares_changes_the_sum(site: str, data: st.DataObject) -> None:
-    """It ends the round, unless it falls on the five bits of a mask key that X25519 overwrites: nothing then changes."""
+    """It ends the round, or falls on the five bits of a mask key that X25519 overwrites, where nothing changes."""
     changed = bytearray(ENDED.answers[site])
     changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
     try:
