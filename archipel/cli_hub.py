@@ -63,6 +63,7 @@ def up(home: HubHome = HUB) -> None:
 
     die_with_parent()
     verify_not_running(home, "hub")
+    say(f"Starting the hub in {home.resolve()}. `archipel hub status` shows how it is, logs/ why; Ctrl-C ends it.")
     raise typer.Exit(serve(home))
 
 

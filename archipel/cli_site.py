@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from archipel.cli_common import SITE, AsJson, SiteHome, command_group, print_json, say, verify_not_running
+from archipel.cli_common import SITE, AsJson, SiteHome, ask, command_group, print_json, say, verify_not_running
 from schemas.errors import ArchipelError
 
 __all__ = ["app"]
@@ -73,7 +73,7 @@ def join(
     offered = read_kit_for(home, content, utc_now())
     say(f"The kit is for the site {offered.site}, from the hub at {offered.hub_address}.")
     say(f"Fingerprint of the hub: {fingerprint(offered.hub_public_key)}")
-    if not yes and not typer.confirm("Is this the fingerprint that the hub's administrator reads out?"):
+    if not yes and not ask("Is this the fingerprint that the hub's administrator reads out?"):
         raise DeclinedError("Nothing was changed. Ask the hub's administrator for a new kit, by another way.")
     join_site(home, content, utc_now())
     say("Joined. Next: `archipel site check STUDY`, then `archipel site up`.")
@@ -152,7 +152,7 @@ def approve(
     plan = find_plan(home, which)
     say(data_use_card(plan))
     say()
-    if not yes and not typer.confirm(f"Approve this plan ({plan.hash[:12]}) for this site?"):
+    if not yes and not ask(f"Approve this plan ({plan.hash[:12]}) for this site?"):
         raise DeclinedError("Not approved. Nothing leaves this site for this plan.")
     decide(home, which, approver=_person(by), expires=expires.date() if expires else None)
     say(f"Approved: {plan.hash[:12]}, study {plan.study.name}.")
@@ -180,8 +180,12 @@ def pause(home: SiteHome = SITE, by: Who = None) -> None:
 @app.command()
 def resume(home: SiteHome = SITE, by: Who = None) -> None:
     """End a pause."""
+    from client.approvals import is_paused
     from client.approvals import resume as decide
 
+    if not is_paused(home):
+        say("This site is not paused.")
+        return
     decide(home, who=_person(by))
     say("The pause is over.")
 
@@ -194,6 +198,7 @@ def up(home: SiteHome = SITE) -> None:
 
     die_with_parent()
     verify_not_running(home, "site")
+    say(f"Starting the site in {home.resolve()}. `archipel site status` shows how it is, logs/ why; Ctrl-C ends it.")
     raise typer.Exit(serve(home))
 
 
@@ -234,6 +239,8 @@ def show(
     if as_json:
         print_json(chosen)
         return
+    if not records:
+        say("Nothing has left this site, and nothing was decided yet.")
     for line in ledger_lines(chosen):
         say(line)
     if len(chosen) < len(records):

@@ -157,13 +157,13 @@ def sentence_of(failure: Failure) -> str:
 
 def sentences_of(failures: Sequence[Failure]) -> str:
     """Return why sites are missing; those with one reason share a sentence."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    by_reason: dict[Failure, list[str]] = {}
     for failure in failures:
-        by_reason.setdefault((failure.reason, failure.code), []).append(failure.site)
+        by_reason.setdefault(replace(failure, site=""), []).append(failure.site)
     sentences = []
-    for (reason, code), sites in by_reason.items():
+    for reason, sites in by_reason.items():
         names = " and ".join([", ".join(sites[:-1]), sites[-1]] if len(sites) > 1 else sites)
-        sentence = sentence_of(Failure(names, reason, code))
+        sentence = sentence_of(replace(reason, site=names))
         sentences.append(sentence.replace(" is offline.", " are offline.") if len(sites) > 1 else sentence)
     return " ".join(sentences)
 

@@ -378,43 +378,6 @@ def test_folder_that_is_no_hub_is_said_with_both_ways_out(run, tmp_path, monkeyp
     assert "make one with `archipel hub init`, or name the hub's folder" in err
 
 
-def test_folder_that_is_no_site_is_said_with_both_ways_out(run, tmp_path):
-    code, _, err = run("site", "status", "--home", tmp_path / "nowhere")
-    assert code == 1
-    assert "make one with `archipel site init`, or name the site's folder" in err
-
-
-@pytest.mark.parametrize("name", ["bad host!", "https://hub.example.org", "hub.example.org:8443", ""])
-def test_hub_is_not_made_out_to_what_is_no_name(run, tmp_path, name):
-    for words in (("--host", name), ("--name", name)):
-        code, _, err = run("hub", "init", "--home", tmp_path / "hub", *words)
-        assert code == 1
-        assert "is no host name and no address" in err
-    assert not (tmp_path / "hub" / "hub.toml").exists()
-
-
-def test_site_folder_keeps_its_name(run, tmp_path):
-    run("site", "init", "--name", "lille", "--home", tmp_path / "site")
-    before = (tmp_path / "site" / "request.json").read_bytes()
-    code, _, err = run("site", "init", "--name", "brest", "--home", tmp_path / "site")
-    assert code == 1
-    assert "says lille, not brest" in err
-    assert (tmp_path / "site" / "request.json").read_bytes() == before
-
-
-def test_kit_goes_into_a_folder_or_a_new_one_and_never_half_way(run, tmp_path):
-    hub, out = tmp_path / "hub", tmp_path / "kits"
-    run("hub", "init", "--home", hub)
-    run("site", "init", "--name", "lille", "--home", tmp_path / "site")
-    request = tmp_path / "site" / "request.json"
-    (tmp_path / "file").write_text("")
-    assert run("hub", "enrol", request, "--home", hub, "--out", tmp_path / "file" / "kit.json")[0] == 1
-    assert "none is enrolled" in run("hub", "revoke", "lille", "--home", hub)[2]
-    assert run("hub", "enrol", request, "--home", hub, "--out", out / "first.json")[0] == 0
-    assert run("hub", "enrol", request, "--home", hub, "--out", out)[0] == 0
-    assert sorted(path.name for path in out.iterdir()) == ["first.json", "lille.kit.json"]
-
-
 def test_home_that_is_a_file_is_one_sentence(run, tmp_path):
     (tmp_path / "hub").write_text("")
     code, _, err = run("hub", "init", "--home", tmp_path / "hub")
