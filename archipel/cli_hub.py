@@ -47,10 +47,15 @@ def init(
     from archipel.enrol import fingerprint
     from archipel.homes import init_hub
 
+    kept = (home / "hub.toml").exists()
     settings, identity = init_hub(
         home, host=host, public_port=port, internal_port=internal_port, listen=listen, names=name or (), renew=renew
     )
     say(f"The hub's folder is {settings.home}. Sites reach it at {settings.host}:{settings.public_port}.")
+    if kept:
+        say("Its settings were there and are kept; to change them, edit hub.toml and start the hub again.")
+    if name and kept and not renew:
+        say("A further name enters the certificate with --renew alone.")
     say(f"Fingerprint of the hub (sites ask for it on the phone): {fingerprint(identity)}")
     say("Next: `archipel hub up`, and `archipel hub enrol REQUEST.json` for each site.")
 

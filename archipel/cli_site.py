@@ -48,10 +48,14 @@ def init(
     """Make the site's folder: settings, its own keys, and request.json for the hub. What is there is kept."""
     from archipel.enrol import fingerprint
     from archipel.homes import REQUEST_FILE, init_site, utc_now
+    from client.settings import load_settings
 
     given = tables if str(tables) == "tables" else tables.resolve()
     request = init_site(home, name, given, utc_now(), title=title)
-    say(f"The site's folder is {home.resolve()}; its settings are in site.toml.")
+    settings = load_settings(home)
+    say(f"The site's folder is {home.resolve()}; its settings are in site.toml, and what was there is kept.")
+    if not settings.tables.is_dir():
+        say(f"Its tables are expected in {settings.tables}, which is not there yet (`tables` in site.toml).")
     say(f"Fingerprint of this site: {fingerprint(request.identity_public_key)}")
     say(f"Next: send {home / REQUEST_FILE} to the hub (nothing in it is secret), compare fingerprints on the phone,")
     say("then `archipel site join KIT.json` with the kit that comes back.")

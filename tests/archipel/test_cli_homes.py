@@ -30,6 +30,18 @@ def test_hub_is_not_made_out_to_what_is_no_name(run, tmp_path, name):
     assert not (tmp_path / "hub" / "hub.toml").exists()
 
 
+def test_second_init_says_that_settings_are_kept(run, tmp_path):
+    assert "are kept" not in run("hub", "init", "--home", tmp_path / "hub", "--port", 9001)[1]
+    code, out, _ = run("hub", "init", "--home", tmp_path / "hub", "--port", 9002, "--name", "hub.example.org")
+    assert code == 0
+    assert "127.0.0.1:9001" in out
+    assert "Its settings were there and are kept" in out
+    assert "with --renew alone" in out
+    code, out, _ = run("site", "init", "--name", "lille", "--home", tmp_path / "site", "--tables", tmp_path / "no")
+    assert code == 0
+    assert f"{tmp_path / 'no'}, which is not there yet" in out
+
+
 def test_site_folder_keeps_its_name(run, tmp_path):
     run("site", "init", "--name", "lille", "--home", tmp_path / "site")
     before = (tmp_path / "site" / "request.json").read_bytes()
