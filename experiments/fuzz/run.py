@@ -34,6 +34,7 @@ from privacy.secure_errors import SecureSumError
 from privacy.secure_protocol import SecureRun, Survivors, read_announcements
 from privacy.secure_state import read_state, state_bytes
 from privacy.secure_sum import begin, deal, receive
+from schemas.canonical import canonical_json
 from schemas.codes import Code
 from schemas.errors import IncompatibleVersionError, MessageError
 from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode, encode
@@ -74,6 +75,12 @@ def targets() -> list[Target]:
     approval = sign_approval(identities["nih"], "nih", plan.hash, roster, "a" * 64, datetime.date(2027, 1, 1))
     part = plan.by_name["fit"].parts[0]
     sent = {spec.name: np.zeros(spec.shape) for spec in part.sends}
+    bins = plan.by_name["grid"].settings["bin_edges"]
+    sent |= {
+        "edges": np.array(bins),
+        "n_intervals": np.array(float(len(bins))),
+        "scale": np.ones(sent["scale"].shape),
+    }
     released = {spec.name: np.zeros(spec.shape) for spec in part.releases}
     request = RoundRequest("run-1", plan.hash, roster.names, "fit", part.name, 0, arrays=sent)
     draft = Draft("run-1", "fit", part.name, 0, 20, 7, arrays={**released, "n_patients": np.array(20.0)})
@@ -131,13 +138,14 @@ def targets() -> list[Target]:
         return check
 
     progress = Progress.start(plan)
+    approved = canonical_json(approval.model_dump(mode="json"))
     return [
         Target("message", messages, check_message),
         Target("gate: request", messages, check_request),
         Target("gate: draft", messages, check_draft),
         Target("plan", [plan.content], canonical(read_plan, lambda value: value.content)),  # type: ignore[attr-defined]
         Target("roster", [roster.content], canonical(read_roster, lambda value: value.content)),  # type: ignore[attr-defined]
-        Target("approval", [approval.model_dump_json().encode()], lambda data: bool(read_approval(data))),
+        Target("approval", [approved], lambda data: bool(read_approval(data))),
         Target("keys", [keys["zurich"]], check_keys),
         Target("survivors", [run.survivors(roster.names).content], lambda data: bool(Survivors.read(data))),
         Target("state", [state_bytes(ready), state_bytes(dealt["nih"][0])], lambda data: bool(read_state(data))),
