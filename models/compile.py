@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from models.private_plan import private_faults, private_steps
 from models.registry import METHODS
 from models.step import Context, Step
 from schemas.design import DesignColumn, design_columns
@@ -51,10 +52,25 @@ def compile_plan(
         raise FaultsError(study.name, [_EXACT])
     if evaluation and isinstance(study.evaluation.folds, FoldColumn):
         raise FaultsError(study.name, [_FOLD_COLUMN])
+    if study.privacy.differential is not None:
+        return _private_plan(study, dictionary, exact_times, evaluation=evaluation)
     compiler = _Compiler(study, dictionary, exact_times)
     steps = compiler.fit("", "all") + (compiler.figures() if figures else [])
     if evaluation and study.evaluation.folds:
         steps += [*compiler.fit("training_", "training"), *compiler.held_out()]
+    return Plan(code_version=CODE_VERSION, study=study, dictionary=dictionary, steps=tuple(steps))
+
+
+def _private_plan(
+    study: Study, dictionary: Dictionary, exact_times: Sequence[float] | None, *, evaluation: bool
+) -> Plan:
+    """Return the plan of a study under differential privacy: the fit alone, every release with its noise."""
+    faults = private_faults(study, dictionary, evaluation=evaluation)
+    if study.privacy.exact_times:
+        faults.append(_EXACT)
+    if faults:
+        raise FaultsError(study.name, faults)
+    steps = _Compiler(study, dictionary, exact_times).private()
     return Plan(code_version=CODE_VERSION, study=study, dictionary=dictionary, steps=tuple(steps))
 
 
@@ -138,6 +154,11 @@ class _Compiler:
             )
         )  # fmt: skip
         return steps
+
+    def private(self) -> list[PlanStep]:
+        """Moments, grid, fit and baseline under differential privacy, on all patients."""
+        drafts = private_steps(self.study, self.dictionary, self.design, self.bin_edges, self._penalties())
+        return [self._step(d.name, d.method, "all", d.purpose, d.settings, inputs=d.inputs) for d in drafts]
 
     def figures(self) -> list[PlanStep]:
         """Risk groups and their survival over all patients: what the model looks like on those who trained it."""
