@@ -26,7 +26,7 @@ from archipel.site_check import check_folder
 from archipel.studies import compile_study
 from archipel.watching import RunView, follow
 from client.check import CheckReport
-from schemas.errors import ArchipelError
+from schemas.errors import ArchipelError, FaultsError
 from schemas.plan import Plan
 from schemas.result import Result
 
@@ -130,7 +130,11 @@ def check_sites(sites: Mapping[str, Path], plan: Plan, on_check: OnCheck | None 
     """
     refused = []
     for name, tables in sites.items():
-        report = check_folder(tables, plan.study, plan.dictionary)
+        try:
+            report = check_folder(tables, plan.study, plan.dictionary)
+        except FaultsError as error:
+            refused.append(f"{name}:\n{error}")
+            continue
         if on_check is not None:
             on_check(name, report)
         if not report.can_take_part:

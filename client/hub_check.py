@@ -23,8 +23,8 @@ __all__ = [
 
 REASONS = {
     "not-enrolled": (
-        "The hub does not know this site's key. Send keys/node.pub to the hub's administrator and ask for this site "
-        "to be enrolled; if it was enrolled, it has been revoked, or the key here is another one."
+        "The hub does not know this site's key. Send request.json to the hub's administrator, who enrols it with "
+        "`archipel hub enrol`; if this site was enrolled, it has been revoked, or the key here is another one."
     ),
     "connection-unknown": (
         "The hub no longer knows this connection, as after a restart of the hub. Connecting again; nothing to do "
