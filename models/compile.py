@@ -35,6 +35,7 @@ def compile_plan(
     exact_times: Sequence[float] | None = None,
     evaluation: bool = True,
     figures: bool = True,
+    adds_noise: bool = False,
 ) -> Plan:
     """Return the plan of a study.
 
@@ -44,6 +45,8 @@ def compile_plan(
         exact_times: The distinct event times, where the study asks for exact times; `simulate` alone knows them.
         evaluation: Whether to append the held-out evaluation that the study asks for.
         figures: Whether to add the steps behind the report's figures; a fold of a cross-validation needs none.
+        adds_noise: Whether whoever runs the plan adds the noise that its parts state (`privacy.noise`). Who does not
+            gets a fault for a study under differential privacy, rather than a plan to run in clear.
 
     Raises:
         FaultsError: When the study cannot become a plan of a real federation.
@@ -53,6 +56,8 @@ def compile_plan(
     if evaluation and isinstance(study.evaluation.folds, FoldColumn):
         raise FaultsError(study.name, [_FOLD_COLUMN])
     if study.privacy.differential is not None:
+        if not adds_noise:
+            raise FaultsError(study.name, [_NO_NOISE])
         return _private_plan(study, dictionary, exact_times, evaluation=evaluation)
     compiler = _Compiler(study, dictionary, exact_times)
     steps = compiler.fit("", "all") + (compiler.figures() if figures else [])
@@ -98,6 +103,11 @@ _EXACT = Fault(
     "[privacy] min_events_per_interval",
     "exact event times (1) would give away most patients' rows",
     "write 5 or more; `archipel simulate` alone accepts 1",
+)
+_NO_NOISE = Fault(
+    "[privacy.differential]",
+    "what runs this study adds no noise yet, and without it the study would promise what it does not keep",
+    "take the section out, or wait for a version that adds the noise",
 )
 _NO_RANGE = Fault(
     "[endpoint] time",

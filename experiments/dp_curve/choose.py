@@ -81,7 +81,7 @@ def judged(epsilon: float, mode: Mode, changed: Changed, cohorts: int, seeds: in
             study, dictionary = study_of(
                 names[1:], "age", epsilon, mode, penalty=changed.get("penalty", PENALTY), **own
             )
-            plan = compile_plan(study, dictionary)
+            plan = compile_plan(study, dictionary, adds_noise=True)
             trained, others = everybody.take(np.arange(N_FIT)), everybody.take(np.arange(N_FIT, N_FIT + N_JUDGE))
             for seed in range(seeds if math.isfinite(epsilon) else 1):
                 done = fit(plan, trained, epsilon, np.random.default_rng([index, seed]))

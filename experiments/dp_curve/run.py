@@ -69,7 +69,7 @@ def c_of(
 ) -> float:
     """C of one fit on the split's test patients."""
     study, dictionary = study_of([c for c in columns if c != NUMBER], NUMBER, epsilon, mode, penalty=PENALTY)
-    plan = compile_plan(study, dictionary)
+    plan = compile_plan(study, dictionary, adds_noise=True)
     train, test = (everybody.take(rows) for rows in split)
     done = fit(plan, train, epsilon, np.random.default_rng(list(seed)))
     return c_index(*harrell(test.time, test.event, scores(plan, done, test)))

@@ -16,7 +16,7 @@ from tests.plans import small_dictionary, small_study
 
 def private(differential: Differential | None = None, **changed: Any) -> Any:
     privacy = Privacy(differential=differential or Differential(epsilon=8.0))
-    return compile_plan(small_study(**{"privacy": privacy, **changed}), small_dictionary())
+    return compile_plan(small_study(**{"privacy": privacy, **changed}), small_dictionary(), adds_noise=True)
 
 
 def test_everything_that_is_released_carries_noise_and_nothing_else_is_asked() -> None:
@@ -46,7 +46,7 @@ def test_two_studies_that_differ_in_epsilon_alone_have_different_plans() -> None
 
 
 def test_a_study_without_differential_privacy_adds_no_noise() -> None:
-    plan = compile_plan(small_study(), small_dictionary())
+    plan = compile_plan(small_study(), small_dictionary(), adds_noise=True)
     assert all(part.noise is None for step in plan.steps for part in step.parts)
 
 
@@ -72,7 +72,7 @@ def test_a_site_that_may_leave_with_its_noise_is_refused() -> None:
 def test_exact_event_times_are_refused() -> None:
     privacy = Privacy(differential=Differential(epsilon=8.0), min_events_per_interval=1)
     with pytest.raises(FaultsError, match="exact event times"):
-        compile_plan(small_study(privacy=privacy), small_dictionary(), exact_times=[1.0, 2.0])
+        compile_plan(small_study(privacy=privacy), small_dictionary(), exact_times=[1.0, 2.0], adds_noise=True)
 
 
 def test_a_number_without_a_range_is_refused_by_name() -> None:
@@ -83,7 +83,7 @@ def test_a_number_without_a_range_is_refused_by_name() -> None:
     )
     study = small_study(privacy=Privacy(differential=Differential(epsilon=8.0)))
     with pytest.raises(FaultsError, match="age_years: the dictionary gives this column no range"):
-        compile_plan(study, dictionary.model_copy(update={"columns": columns}))
+        compile_plan(study, dictionary.model_copy(update={"columns": columns}), adds_noise=True)
 
 
 def test_all_reasons_are_given_at_once() -> None:
@@ -106,3 +106,9 @@ def test_cells_that_cannot_be_empty_cost_nothing() -> None:
 )
 def test_each_piece_of_the_baseline_is_as_wide_as_all_before_it(n_bins: int, pieces: list[int]) -> None:
     assert doubling_pieces(n_bins) == pieces
+
+
+def test_whoever_adds_no_noise_gets_no_plan_to_run_in_clear() -> None:
+    study = small_study(privacy=Privacy(differential=Differential(epsilon=8.0)))
+    with pytest.raises(FaultsError, match="adds no noise yet"):
+        compile_plan(study, small_dictionary())

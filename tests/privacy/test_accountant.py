@@ -34,7 +34,9 @@ DELTAS = st.floats(1e-12, 1e-2)
 
 def private_plan(**changed: Any) -> Plan:
     return compile_plan(
-        small_study(privacy=Privacy(differential=Differential(epsilon=3.0, **changed))), small_dictionary()
+        small_study(privacy=Privacy(differential=Differential(epsilon=3.0, **changed))),
+        small_dictionary(),
+        adds_noise=True,
     )
 
 
@@ -101,7 +103,7 @@ def test_the_releases_of_a_plan_share_all_of_its_budget() -> None:
 
 
 def test_a_plan_without_differential_privacy_spends_nothing() -> None:
-    assert plan_share(compile_plan(small_study(), small_dictionary())) == 0.0
+    assert plan_share(compile_plan(small_study(), small_dictionary(), adds_noise=True)) == 0.0
 
 
 def test_a_plan_that_leaves_out_the_noise_of_one_part_is_refused() -> None:
@@ -142,7 +144,7 @@ def test_the_excess_of_noise_on_a_grid_is_no_less_than_it_truly_is(std: float, s
 @pytest.mark.parametrize("honest_sites", [1, 4])
 def test_the_grid_of_our_noise_takes_nothing_from_delta_that_matters(epsilon: float, honest_sites: int) -> None:
     differential = Differential(epsilon=epsilon, delta=1e-6, honest_sites=honest_sites)
-    plan = compile_plan(small_study(privacy=Privacy(differential=differential)), small_dictionary())
+    plan = compile_plan(small_study(privacy=Privacy(differential=differential)), small_dictionary(), adds_noise=True)
     assert 1e-6 < plan_delta(plan) < 1.01e-6
 
 
