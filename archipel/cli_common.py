@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 
 from archipel.alive import running_children
@@ -29,6 +30,7 @@ __all__ = [
     "StoppedError",
     "SiteHome",
     "StudyFile",
+    "ask",
     "command_group",
     "print_json",
     "run_safely",
@@ -64,6 +66,10 @@ class AlreadyRunningError(ArchipelError):
     """A second start from one folder."""
 
 
+class UnansweredError(ArchipelError):
+    """A question that stayed open."""
+
+
 class StoppedError(Exception):
     """Somebody pressed Ctrl-C or a supervisor asked the command to end; everything started has been ended."""
 
@@ -83,6 +89,19 @@ def command_group(help_text: str) -> typer.Typer:
 def say(text: str = "", *, error: bool = False) -> None:
     """Print lines for a person; errors go to standard error."""
     typer.echo(text, err=error)
+
+
+def ask(question: str) -> bool:
+    """Return a person's yes or no.
+
+    Raises:
+        UnansweredError: When nobody is there to answer.
+    """
+    try:
+        return typer.confirm(question)
+    except click.Abort:
+        say()
+        raise UnansweredError("Nobody answered, so nothing was changed. Where nobody can be: `--yes`.") from None
 
 
 def print_json(value: Any) -> None:

@@ -47,10 +47,15 @@ def init(
     from archipel.enrol import fingerprint
     from archipel.homes import init_hub
 
+    kept = (home / "hub.toml").exists()
     settings, identity = init_hub(
         home, host=host, public_port=port, internal_port=internal_port, listen=listen, names=name or (), renew=renew
     )
     say(f"The hub's folder is {settings.home}. Sites reach it at {settings.host}:{settings.public_port}.")
+    if kept:
+        say("Its settings were there and are kept; to change them, edit hub.toml and start the hub again.")
+    if name and kept and not renew:
+        say("A further name enters the certificate with --renew alone.")
     say(f"Fingerprint of the hub (sites ask for it on the phone): {fingerprint(identity)}")
     say("Next: `archipel hub up`, and `archipel hub enrol REQUEST.json` for each site.")
 
@@ -63,6 +68,7 @@ def up(home: HubHome = HUB) -> None:
 
     die_with_parent()
     verify_not_running(home, "hub")
+    say(f"Starting the hub in {home.resolve()}. `archipel hub status` shows how it is, logs/ why; Ctrl-C ends it.")
     raise typer.Exit(serve(home))
 
 
@@ -73,15 +79,20 @@ def enrol(
     ],
     home: HubHome = HUB,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the kit; default: NAME.kit.json here.", show_default=False)
+        Path | None, typer.Option(help="File or folder for the kit; default: NAME.kit.json here.", show_default=False)
     ] = None,
 ) -> None:
     """Enrol a site and write its kit, to be sent back. Compare the fingerprints on the phone first."""
     from archipel.enrol import fingerprint
+    from archipel.folders import make_parent
     from archipel.homes import enrol_site, read_limited, utc_now
 
+    # Before the site is enrolled: a kit that cannot be written would leave it half enrolled.
+    if out is not None and not out.is_dir():
+        make_parent(out)
     kit = enrol_site(home, read_limited(request), utc_now())
-    path = out or Path(f"{kit.site}.kit.json")
+    path = out or Path()
+    path = path / f"{kit.site}.kit.json" if path.is_dir() else path
     path.write_text(kit.to_json(), "utf-8")
     say(
         f"The site {kit.site} is enrolled. Send it {path}: nothing in it is secret, "

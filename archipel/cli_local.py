@@ -84,10 +84,13 @@ def trial(
     """
     from rich.console import Console
 
+    from archipel.folders import verify_folder
     from archipel.terminal import RunProgress, terminal_table
     from archipel.trial import run_trial, temporary_home, write_outputs
     from archipel.watching import tell_news
 
+    if out is not None:
+        verify_folder(out)
     console = Console(stderr=True)
     with temporary_home(keep=keep) as home, RunProgress(console) as progress:
         if keep:

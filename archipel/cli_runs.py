@@ -169,10 +169,13 @@ def compare(
 
     from archipel.compare import compare as put_side_by_side
     from archipel.compare import comparison_table, write_comparison
+    from archipel.folders import make_parent
     from archipel.runs import load_results
 
     if len(runs) < 2:
         raise typer.BadParameter("a comparison needs two results or more", param_hint="RUN…")
+    if out is not None:
+        make_parent(out)
     comparison = put_side_by_side(load_results(hub, runs))
     Console().print(comparison_table(comparison))
     if out is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archipel.cli_common import SITE, AsJson, SiteHome, command_group, print_json, say, verify_not_running
+from archipel.cli_common import SITE, AsJson, SiteHome, ask, command_group, print_json, say, verify_not_running
 from schemas.errors import ArchipelError
 
 if TYPE_CHECKING:  # help must not load what it does not need
@@ -54,10 +54,14 @@ def init(
     """Make the site's folder: settings, its own keys, and request.json for the hub. What is there is kept."""
     from archipel.enrol import fingerprint
     from archipel.homes import REQUEST_FILE, init_site, utc_now
+    from client.settings import load_settings
 
     given = tables if str(tables) == "tables" else tables.resolve()
     request = init_site(home, name, given, utc_now(), title=title)
-    say(f"The site's folder is {home.resolve()}; its settings are in site.toml.")
+    settings = load_settings(home)
+    say(f"The site's folder is {home.resolve()}; its settings are in site.toml, and what was there is kept.")
+    if not settings.tables.is_dir():
+        say(f"Its tables are expected in {settings.tables}, which is not there yet (`tables` in site.toml).")
     say(f"Fingerprint of this site: {fingerprint(request.identity_public_key)}")
     say(f"Next: send {home / REQUEST_FILE} to the hub (nothing in it is secret), compare fingerprints on the phone,")
     say("then `archipel site join KIT.json` with the kit that comes back.")
@@ -79,7 +83,7 @@ def join(
     offered = read_kit_for(home, content, utc_now())
     say(f"The kit is for the site {offered.site}, from the hub at {offered.hub_address}.")
     say(f"Fingerprint of the hub: {fingerprint(offered.hub_public_key)}")
-    if not yes and not typer.confirm("Is this the fingerprint that the hub's administrator reads out?"):
+    if not yes and not ask("Is this the fingerprint that the hub's administrator reads out?"):
         raise DeclinedError("Nothing was changed. Ask the hub's administrator for a new kit, by another way.")
     join_site(home, content, utc_now())
     say("Joined. Next: `archipel site check STUDY`, then `archipel site up`.")
@@ -180,7 +184,7 @@ def approve(
         say("No list of sites has come with this plan yet. Approve the plan when it has, or once now and once then.")
     say()
     with_whom = "" if chosen is None else f" with these {len(chosen.sites)} sites, fingerprints compared,"
-    if not yes and not typer.confirm(f"Approve this plan ({plan.hash[:12]}){with_whom} for this site?"):
+    if not yes and not ask(f"Approve this plan ({plan.hash[:12]}){with_whom} for this site?"):
         raise DeclinedError("Not approved. Nothing leaves this site for this plan.")
     decide(home, which, approver=_person(by), roster=chosen, expires=expires.date() if expires else None)
     say(f"Approved: {plan.hash[:12]}, study {plan.study.name}.")
@@ -210,8 +214,12 @@ def pause(home: SiteHome = SITE, by: Who = None) -> None:
 @app.command()
 def resume(home: SiteHome = SITE, by: Who = None) -> None:
     """End a pause."""
+    from client.approvals import is_paused
     from client.approvals import resume as decide
 
+    if not is_paused(home):
+        say("This site is not paused.")
+        return
     decide(home, who=_person(by))
     say("The pause is over.")
 
@@ -224,6 +232,7 @@ def up(home: SiteHome = SITE) -> None:
 
     die_with_parent()
     verify_not_running(home, "site")
+    say(f"Starting the site in {home.resolve()}. `archipel site status` shows how it is, logs/ why; Ctrl-C ends it.")
     raise typer.Exit(serve(home))
 
 
@@ -294,6 +303,8 @@ def show(
     if as_json:
         print_json(chosen)
         return
+    if not records:
+        say("Nothing has left this site, and nothing was decided yet.")
     for line in ledger_lines(chosen):
         say(line)
     if len(chosen) < len(records):

@@ -46,12 +46,13 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="Also write the plan (its canonical bytes) to this file.")] = None,
 ) -> None:
     """Print the data-use card: columns read, arrays that leave a site and how often, floors, purpose, plan hash."""
+    from archipel.folders import make_parent
     from archipel.studies import compile_study
     from schemas.card import data_use_card
 
     compiled = compile_study(study)
     if out is not None:
-        out.write_bytes(compiled.content)
+        make_parent(out).write_bytes(compiled.content)
     if as_json:
         print_json({"plan_hash": compiled.hash, "plan": compiled.model_dump(mode="json")})
         return

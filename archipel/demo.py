@@ -21,6 +21,7 @@ from rich.console import Console
 from archipel.alive import process_age_s
 from archipel.cli_common import StoppedError, say
 from archipel.demo_tables import Dealt, deal_by_centre, deal_by_label, read_rows, write_site_folders
+from archipel.folders import verify_folder
 from archipel.simulate import simulate
 from archipel.site_check import check_folder
 from archipel.terminal import RunProgress, terminal_table
@@ -64,6 +65,7 @@ def run_demo(cohort: Cohort, out: Path) -> Path:
     study = CONFIGS / cohort / "study.toml"
     if not study.is_file():
         raise DemoError(f"The demo's files are not in {CONFIGS}: run the demo from a checkout of Archipel.")
+    verify_folder(out)
     console = Console()
     with ended_on_signals(), tempfile.TemporaryDirectory(prefix="archipel-demo-") as tables:
         folder = Path(tables)

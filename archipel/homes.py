@@ -42,6 +42,7 @@ from archipel.enrol import (
     read_kit,
     read_request,
 )
+from archipel.folders import make_folder
 from client.settings import SETTINGS_FILE, load_settings
 from client.site_process import create_node_key
 from privacy.storage import write_durably
@@ -127,7 +128,7 @@ def init_hub(
     Returns:
         The settings, and the hub's public identity (base64).
     """
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(home, mode=0o700)
     settings = hub_init(home, host, public_port, internal_port, listen=listen, names=tuple(names), renew=renew)
     return settings, public_text(_identity(home, create=True).public_key())
 
@@ -272,7 +273,7 @@ def init_site(
     Raises:
         FaultsError: When the settings (given or already there) are wrong.
     """
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(home, mode=0o700)
     path = home / SETTINGS_FILE
     if not path.exists():
         path.write_text(_settings_text(name, title, tables, csv), "utf-8")
@@ -282,6 +283,10 @@ def init_site(
             path.unlink()  # made from wrong words; the next try must be free to use others
             raise
     settings = load_settings(home)
+    if settings.name != name:
+        what = f"says {settings.name}, not {name}: this folder belongs to another site"
+        remedy = "name another folder with --home, or change the name in site.toml first"
+        raise FaultsError(str(path), [Fault("site.toml, name", what, remedy)])
     create_node_key(home)
     node_key = load_pem_private_key((home / "keys" / "node.key").read_bytes(), None)
     if not isinstance(node_key, ec.EllipticCurvePrivateKey):
@@ -353,7 +358,10 @@ def _identity(home: Path, *, create: bool = False) -> Ed25519PrivateKey:
             )
         key = load_pem_private_key(path.read_bytes(), None)
     except FileNotFoundError:
-        raise FaultsError(str(home), [Fault("keys/identity.key", "is missing", "run `init` first")]) from None
+        raise FaultsError(
+            str(home),
+            [Fault("keys/identity.key", "is missing", "run `archipel site init` (at a hub: `archipel hub init`)")],
+        ) from None
     except ValueError:
         key = None
     if not isinstance(key, Ed25519PrivateKey):

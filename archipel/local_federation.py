@@ -242,7 +242,7 @@ def read_dialect(tables: Path) -> Dialect:
     try:
         return Dialect.model_validate(source.data.get("csv", {}))
     except ValidationError as error:
-        raise FaultsError(str(tables / SETTINGS_FILE), source.faults_of(error)) from None
+        raise FaultsError(str(tables / SETTINGS_FILE), source.faults_of(error, ("csv",))) from None
 
 
 def _csv_section(dialect: Dialect) -> str:

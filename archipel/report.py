@@ -60,7 +60,10 @@ def read_result(path: Path) -> Result:
         content = path.read_bytes()
     except OSError as error:
         raise MessageError(f"{path} cannot be read ({error.strerror}): check the path") from None
-    return parse_result(content)
+    try:
+        return parse_result(content)
+    except MessageError as error:
+        raise MessageError(f"{path} is no result.json: {error}") from None
 
 
 def write_report(result: Result, path: Path, *, simulated: Result | None = None, plan: Plan | None = None) -> None:

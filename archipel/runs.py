@@ -222,6 +222,8 @@ def find_run(store: Store, beginning: str) -> str:
         UnknownRunError: When none does.
         LaunchError: When several do.
     """
+    if not beginning.strip():
+        raise LaunchError("The run's id is empty: `archipel runs list` shows the ids.")
     ids = [run.run_id for run in store.runs()]
     found = [run_id for run_id in ids if run_id.startswith(beginning)]
     if beginning in ids:

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from archipel.artefact import artefact_bytes
 from archipel.cross_validation import CrossValidation, Judged, cross_validate, event_times
 from archipel.curves import held_out_figures
+from archipel.folders import make_folder, verify_folder
 from archipel.local_run import LocalRun, run_plan
 from archipel.report import write_report
 from archipel.result import RunFacts, make_result
@@ -72,6 +73,7 @@ def simulate(
         DivergedError: When a fit finds no estimate.
         TooFewSitesError: For masks over fewer than three sites.
     """
+    verify_folder(out)
     study, dictionary = load_study(study_path)
     sites = read_sites(sites_dir, study, dictionary)
     # Matrices here are small: a second thread of the linear algebra costs more in waiting than it computes.
@@ -237,7 +239,7 @@ def _write(
     validation: CrossValidation | None,
     out: Path,
 ) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / "result.json").write_text(result.to_json(), encoding="utf-8")
     if validation is not None:
         predictions_table(validation).to_parquet(out / "predictions.parquet", index=False)

@@ -109,4 +109,4 @@ def _dialect(home: Path) -> Dialect:
     try:
         return Dialect.model_validate(source.data.get("csv", {}))
     except ValidationError as error:
-        raise FaultsError(SETTINGS_FILE, source.faults_of(error)) from None
+        raise FaultsError(SETTINGS_FILE, source.faults_of(error, ("csv",))) from None

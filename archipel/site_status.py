@@ -10,7 +10,7 @@ from typing import Any
 from archipel.alive import running_children
 from archipel.cli_common import say
 from client.approvals import list_plans
-from client.hub_check import check_hub
+from client.hub_check import check_hub, trouble
 from client.peers import load_peers
 from client.settings import load_settings
 from client.site_process import missing_files
@@ -61,6 +61,7 @@ def site_status(home: Path) -> SiteStatus:
         FaultsError: When its settings are wrong.
     """
     settings = load_settings(home)
+    processes = running_children(home)
     missing = tuple(str(fault) for fault in missing_files(home))
     plans: dict[str, int] = {}
     found = list_plans(home)
@@ -71,12 +72,11 @@ def site_status(home: Path) -> SiteStatus:
         fault = ""
     except ArchipelError as error:
         count, fault = None, str(error)
-    authority = home / "keys" / "hub-ca.crt"
     return SiteStatus(
         name=settings.name,
         hub_address=settings.hub_address,
-        processes=running_children(home),
-        hub=check_hub(settings.hub_address, authority).sentence if authority.exists() else "The site has not joined.",
+        processes=processes,
+        hub=_hub(home, settings.hub_address, is_running=bool(processes)),
         paused=SitePaths(home).paused.exists(),
         plans=plans,
         rosters_pending=sum(
@@ -87,6 +87,16 @@ def site_status(home: Path) -> SiteStatus:
         ledger_fault=fault,
         missing=missing,
     )
+
+
+def _hub(home: Path, address: str, *, is_running: bool) -> str:
+    """Return what is wrong between site and hub, or "" where all is well."""
+    authority = home / "keys" / "hub-ca.crt"
+    if not authority.exists():
+        return "The site has not joined: `archipel site join KIT.json`."
+    found = check_hub(address, authority)
+    # The health page answers everybody; what the hub says to this site, only its agent hears.
+    return found.sentence or (trouble(home) if is_running else "")
 
 
 def show_site_status(status: SiteStatus) -> None:
@@ -102,7 +112,7 @@ def show_site_status(status: SiteStatus) -> None:
     if status.ledger_entries is None:
         say(f"Ledger: NOT SOUND. {status.ledger_fault}")
     else:
-        say(f"Ledger: {status.ledger_entries} entries, sound")
+        say(f"Ledger: {status.ledger_entries} {'entry' if status.ledger_entries == 1 else 'entries'}, sound")
     for fault in status.missing:
         say(f"Fault: {fault}")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 from models.compile import compile_plan
 from schemas.dictionary import Dictionary
 from schemas.errors import Fault, FaultsError
 from schemas.plan import Plan
-from schemas.study import Study, load_study
+from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR, Study, load_study
 
 __all__ = ["compile_study", "read_study", "why_simulate_alone"]
 
@@ -28,13 +29,34 @@ def compile_study(path: Path) -> Plan:
     Raises:
         FaultsError: When the study is wrong, or exists in `simulate` alone.
     """
-    return compile_plan(*load_study(path))
+    study, dictionary = load_study(path)
+    faults = why_simulate_alone(study, dictionary)
+    if faults:
+        raise FaultsError(str(path), faults)
+    return compile_plan(study, dictionary)
 
 
 def why_simulate_alone(study: Study, dictionary: Dictionary) -> tuple[Fault, ...]:
     """Return what keeps a sound study from running in a real federation; empty where nothing does."""
+    faults: tuple[Fault, ...] = ()
     try:
         compile_plan(study, dictionary)
     except FaultsError as error:
-        return error.faults
-    return ()
+        faults = error.faults
+    return (*faults, *_refused_by_every_site(study))
+
+
+def _refused_by_every_site(study: Study) -> list[Fault]:
+    """Return the terms that no site's gate accepts, so that they are known before anybody is asked."""
+    faults = []
+    terms = study.privacy
+    if terms.min_patients < MIN_PATIENTS_FLOOR:
+        what = f"every real site refuses fewer than {MIN_PATIENTS_FLOOR}"
+        faults.append(Fault("[privacy] min_patients", what, f"write {MIN_PATIENTS_FLOOR} or more"))
+    # Exact times have a fault of their own.
+    if not terms.exact_times and terms.min_events_per_interval < MIN_EVENTS_FLOOR:
+        what = f"every real site refuses fewer than {MIN_EVENTS_FLOOR}"
+        faults.append(Fault("[privacy] min_events_per_interval", what, f"write {MIN_EVENTS_FLOOR} or more"))
+    if study.expires is not None and study.expires < datetime.date.today():
+        faults.append(Fault("expires", f"the study's last day, {study.expires}, has passed", "write a later one"))
+    return faults

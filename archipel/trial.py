@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from archipel.cli_common import StoppedError
+from archipel.folders import make_folder
 from archipel.local_federation import LocalFederation, find_sites
 from archipel.report import write_report
 from archipel.runs import launch_plan, model_of, open_store, result_of, verify_enough
@@ -25,7 +26,7 @@ from archipel.site_check import check_folder
 from archipel.studies import compile_study
 from archipel.watching import RunView, follow
 from client.check import CheckReport
-from schemas.errors import ArchipelError
+from schemas.errors import ArchipelError, FaultsError
 from schemas.plan import Plan
 from schemas.result import Result
 
@@ -132,7 +133,11 @@ def check_sites(sites: Mapping[str, Path], plan: Plan, on_check: OnCheck | None 
     """
     refused = []
     for name, tables in sites.items():
-        report = check_folder(tables, plan.study, plan.dictionary)
+        try:
+            report = check_folder(tables, plan.study, plan.dictionary)
+        except FaultsError as error:
+            refused.append(f"{name}:\n{error}")
+            continue
         if on_check is not None:
             on_check(name, report)
         if not report.can_take_part:
@@ -169,7 +174,7 @@ def write_outputs(
     out: Path, result: Result, model: bytes, *, plan: Plan | None = None, simulated: Result | None = None
 ) -> tuple[Path, Path]:
     """Write ``model.safetensors``, ``result.json`` and ``report.html`` into `out` and return the last two."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / "model.safetensors").write_bytes(model)
     (out / "result.json").write_text(result.to_json(), "utf-8")
     write_report(result, out / "report.html", plan=plan, simulated=simulated)

@@ -49,7 +49,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode.nodestate import NodeStateFactory
 
 from client.guard_protocol import Answer, Guard, Run
-from client.hub_check import REASONS, check_hub, clock_offset_s, clock_sentence
+from client.hub_check import REASONS, check_hub, clock_offset_s, clock_sentence, forget_trouble, note_trouble
 from client.link import AgentEnd, LateError, lock_instance
 from client.settings import SiteSettings, load_settings
 from schemas import audited
@@ -239,7 +239,9 @@ class _ExplainingAuth(NodeAuthHttpInterceptor):
     """Flower's signature on each call, and a sentence in the log when the hub refuses one."""
 
     instance = ""
+    home = Path()
     _said = ""
+    _may_be_noted = True  # by the agent before this one, which the hub's refusal ended
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers[INSTANCE_HEADER] = self.instance
@@ -252,6 +254,11 @@ class _ExplainingAuth(NodeAuthHttpInterceptor):
                 sentence = clock_sentence(clock_offset_s(response.headers.get(TIME_HEADER)))
             if sentence:
                 log.error(sentence)
+                note_trouble(self.home, sentence)
+                self._may_be_noted = True
+        elif not response.is_error and self._may_be_noted:
+            forget_trouble(self.home)
+            self._may_be_noted = False
         return response
 
 
@@ -310,6 +317,7 @@ def main(arguments: Sequence[str] | None = None, *, open_guard: Callable[[Path],
         verify_flower(audited.AGENT)
         settings = load_settings(home)
         _ExplainingAuth.instance = lock_instance(home)
+        _ExplainingAuth.home = home
         guard = (open_guard or _open_guard)(home)
         link = AgentEnd(home)
         connect(home, Agent(guard, link.ask), settings)

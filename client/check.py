@@ -6,6 +6,7 @@ patients below 10 are not shown, so that it can be sent to the partnership's hel
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
@@ -121,6 +122,7 @@ def check_tables(
     dialect: Dialect,
     opted_out: Collection[str] = frozenset(),
     floors: Floors | None = None,
+    today: datetime.date | None = None,
 ) -> CheckReport:
     """Check a site's tables; whatever they hold, a report comes out and nothing is raised.
 
@@ -131,8 +133,10 @@ def check_tables(
         dialect: How the CSV files are written.
         opted_out: Identifiers of patients who are left out.
         floors: The site's smallest counts.
+        today: The day on which the site would take part; today, by default.
     """
     floors = floors or SiteFloors()
+    today = today or datetime.date.today()
     opted_out = frozenset(opted_out)
     wanted = None if study is None else needed_keys(study, dictionary)
     tables = read_site_tables(folder, dictionary, dialect, opted_out)
@@ -156,8 +160,22 @@ def check_tables(
         n_opted_out=tables.n_opted_out,
         n_ineligible=0 if selection is None else selection.n_ineligible,
         n_incomplete=0 if selection is None else selection.n_incomplete,
-        reasons=refusals(problems, study, selection, floors),
+        reasons=refusals(problems, study, selection, floors) + _refused_terms(study, floors, today),
     )
+
+
+def _refused_terms(study: Study | None, floors: Floors, today: datetime.date) -> tuple[str, ...]:
+    """Return what of a study's terms this site does not accept whatever its tables hold."""
+    if study is None:
+        return ()
+    reasons = []
+    if study.expires is not None and study.expires < today:
+        reasons.append(f"the study's last day, {study.expires}, has passed")
+    for what in ("min_patients", "min_events_per_interval"):
+        asked, floor = getattr(study.privacy, what), getattr(floors, what)
+        if asked < floor:
+            reasons.append(f"the study's {what} is {asked}, and this site answers from {floor} on")
+    return tuple(reasons)
 
 
 def refusals(

@@ -175,6 +175,8 @@ class SiteGuard:
     def _release_round(self, asked: Asked, request: RoundRequest, judged: _Judged, draft: Draft) -> bytes:
         plan = judged.plan
         part = plan.by_name[request.step].part(request.part)
+        if part.noise is not None:  # the plan lets this out with noise alone, and nothing here adds any
+            raise RefusedError(Code.RELEASE_NOT_IN_PLAN)
         reply = gate.release(draft, request, plan, self._floors)
         if reply is Code.TOO_FEW_PATIENTS and judged.roster_hash is not None:
             # Said aloud it would say something about this site alone; under the masks it adds nothing, unnoticed.

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.headers import TIME_HEADER
+from schemas.processes import run_folder
 
-__all__ = ["REASONS", "HubState", "check_hub", "clock_sentence", "split_address"]
+__all__ = [
+    "REASONS", "HubState", "check_hub", "clock_sentence", "forget_trouble", "note_trouble",
+    "split_address", "trouble",
+]  # fmt: skip
 
 REASONS = {
     "not-enrolled": (
-        "The hub does not know this site's key. Send keys/node.pub to the hub's administrator and ask for this site "
-        "to be enrolled; if it was enrolled, it has been revoked, or the key here is another one."
+        "The hub does not know this site's key. Send request.json to the hub's administrator, who enrols it with "
+        "`archipel hub enrol`; if this site was enrolled, it has been revoked, or the key here is another one."
     ),
     "connection-unknown": (
         "The hub no longer knows this connection, as after a restart of the hub. Connecting again; nothing to do "
@@ -38,6 +42,7 @@ REASONS = {
 }
 """What to tell a site's administrator for each word that the hub puts beside a refusal."""
 
+_TROUBLE_FILE = "hub-trouble.txt"
 _AHEAD_LIMIT_S = 5.0
 _BEHIND_LIMIT_S = 305.0
 
@@ -63,6 +68,24 @@ def split_address(address: str) -> tuple[str, int]:
     """Returns host and port of `host:port`, brackets of an IPv6 address removed."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def note_trouble(home: Path, sentence: str) -> None:
+    """Leave what the hub refuses the agent for where `archipel site status` finds it; it outlives the agent."""
+    (run_folder(home) / _TROUBLE_FILE).write_text(sentence, "utf-8")
+
+
+def forget_trouble(home: Path) -> None:
+    """Take the note away: the hub answers the agent again."""
+    (home / "run" / _TROUBLE_FILE).unlink(missing_ok=True)
+
+
+def trouble(home: Path) -> str:
+    """Return what the hub refused the agent for when it last asked, or ""."""
+    try:
+        return (home / "run" / _TROUBLE_FILE).read_text("utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 def check_hub(address: str, authority: Path, timeout_s: float = 5.0) -> HubState:

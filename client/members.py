@@ -43,6 +43,7 @@ class Members(BaseModel):
         question: Hash of endpoint and eligibility.
         reads: Hash of the columns that are read of each patient.
         masked: Whether the hub sees sums over sites alone.
+        exact: Whether they leave without the noise of differential privacy, under which no difference tells anything.
         sites: Of the run.
         rows: Fingerprint of each patient -> of what is read of them.
     """
@@ -54,16 +55,20 @@ class Members(BaseModel):
     question: str
     reads: str
     masked: bool
+    exact: bool = True
     sites: tuple[str, ...]
     rows: dict[str, str]
 
 
 def closeness(now: Members, previous: Sequence[Members]) -> Code | None:
-    """Judge a run against those in which this site has released exact sums.
+    """Judge a run against those in which this site has released sums.
 
     Returns:
         `COHORT_TOO_CLOSE`, `SITES_TOO_CLOSE`, or None.
     """
+    if not now.exact:
+        return None
+    previous = [known for known in previous if known.exact]
     lists = [known.sites for known in previous if known.masked and known.question == now.question]
     if now.masked and sites_differ_too_little(lists, now.sites):
         return Code.SITES_TOO_CLOSE
@@ -106,6 +111,7 @@ def members_of(cohort: Cohort, plan: Plan, sites: Sequence[str], salt: bytes) ->
         question=sha256_hex(canonical_json(question)),
         reads=sha256_hex(canonical_json(reads)),
         masked=study.privacy.secure_sum,
+        exact=study.privacy.differential is None,
         sites=tuple(sites),
         rows=fingerprints(rows, salt),
     )

@@ -88,7 +88,9 @@ def find_plan(home: Path, which: str | Path) -> Plan:
         if path.is_file() and path.stat().st_size <= MAX_PLAN_BYTES:
             return read_plan(path.read_bytes())
     except MessageError as error:
-        raise ApprovalError(f"{path.name} is not a plan: {error}.") from None
+        raise ApprovalError(
+            f"{path.name} is not a plan as `archipel study plan STUDY --out FILE` writes it ({error}): ask again."
+        ) from None
     except OSError as error:
         raise storage_error(path, error) from None
     raise ApprovalError(

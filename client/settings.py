@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from client.dialect import Dialect
+from schemas.errors import Fault, FaultsError
 from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR
 from schemas.toml_source import TomlSource
 
@@ -120,6 +121,11 @@ def load_settings(home: Path) -> SiteSettings:
     Raises:
         FaultsError: Naming every fault at once, each with its line.
     """
+    if not (home / SETTINGS_FILE).exists():
+        remedy = "make one with `archipel site init`, or name the site's folder with --home"
+        raise FaultsError(
+            str(home.absolute()), [Fault(SETTINGS_FILE, "is missing: this folder is no site's", remedy)]
+        )
     source = TomlSource(home / SETTINGS_FILE)
     settings = source.parse(SiteSettings)
     lines = {key: source.where(("csv", key)) for key in Dialect.model_fields if "csv" in source.data}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from models.folded import Folded
+from models.private_plan import private_faults, private_steps
 from models.registry import METHODS
 from models.step import Context, Step
 from schemas.design import DesignColumn, design_columns
@@ -35,6 +36,7 @@ def compile_plan(
     exact_times: Sequence[float] | None = None,
     evaluation: bool = True,
     figures: bool = True,
+    adds_noise: bool = False,
 ) -> Plan:
     """Return the plan of a study.
 
@@ -44,6 +46,8 @@ def compile_plan(
         exact_times: The distinct event times, where the study asks for exact times; `simulate` alone knows them.
         evaluation: Whether to append the held-out evaluation that the study asks for.
         figures: Whether to add the steps behind the report's figures; a fold of a cross-validation needs none.
+        adds_noise: Whether whoever runs the plan adds the noise that its parts state (`privacy.noise`). Who does not
+            gets a fault for a study under differential privacy, rather than a plan to run in clear.
 
     Raises:
         FaultsError: When the study cannot become a plan of a real federation.
@@ -52,10 +56,27 @@ def compile_plan(
         raise FaultsError(study.name, [_EXACT])
     if evaluation and isinstance(study.evaluation.folds, FoldColumn):
         raise FaultsError(study.name, [_FOLD_COLUMN])
+    if study.privacy.differential is not None:
+        if not adds_noise:
+            raise FaultsError(study.name, [_NO_NOISE])
+        return _private_plan(study, dictionary, exact_times, evaluation=evaluation)
     compiler = _Compiler(study, dictionary, exact_times)
     steps = compiler.fit("", "all") + (compiler.figures() if figures else [])
     if evaluation and study.evaluation.folds:
         steps += compiler.cross_validation() if study.privacy.secure_sum else compiler.held_out_part()
+    return Plan(code_version=CODE_VERSION, study=study, dictionary=dictionary, steps=tuple(steps))
+
+
+def _private_plan(
+    study: Study, dictionary: Dictionary, exact_times: Sequence[float] | None, *, evaluation: bool
+) -> Plan:
+    """Return the plan of a study under differential privacy: the fit alone, every release with its noise."""
+    faults = private_faults(study, dictionary, evaluation=evaluation)
+    if study.privacy.exact_times:
+        faults.append(_EXACT)
+    if faults:
+        raise FaultsError(study.name, faults)
+    steps = _Compiler(study, dictionary, exact_times).private()
     return Plan(code_version=CODE_VERSION, study=study, dictionary=dictionary, steps=tuple(steps))
 
 
@@ -92,6 +113,11 @@ _EXACT = Fault(
     "[privacy] min_events_per_interval",
     "exact event times (1) would give away most patients' rows",
     "write 5 or more; `archipel simulate` alone accepts 1",
+)
+_NO_NOISE = Fault(
+    "[privacy.differential]",
+    "what runs this study adds no noise yet, and without it the study would promise what it does not keep",
+    "take the section out, or wait for a version that adds the noise",
 )
 _NO_RANGE = Fault(
     "[endpoint] time",
@@ -149,6 +175,11 @@ class _Compiler:
             )
         )  # fmt: skip
         return steps
+
+    def private(self) -> list[PlanStep]:
+        """Moments, grid, fit and baseline under differential privacy, on all patients."""
+        drafts = private_steps(self.study, self.dictionary, self.design, self.bin_edges, self._penalties())
+        return [self._step(d.name, d.method, "all", d.purpose, d.settings, inputs=d.inputs) for d in drafts]
 
     def figures(self) -> list[PlanStep]:
         """Risk groups and their survival over all patients: what the model looks like on those who trained it."""

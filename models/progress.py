@@ -10,18 +10,32 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.compile import build_step
 from models.step import Arrays, DivergedError, Floats, Turn, sent_arrays
 from schemas.errors import MessageError
 from schemas.plan import Plan, PlanStep
 
-_VERSION = 1
+
+class _Header(BaseModel):
+    """What a checkpoint says of itself; damage that leaves it readable must not resume a run elsewhere."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["progress"] = "progress"
+    version: Literal[1] = 1
+    plan_hash: str
+    step_index: Annotated[int, Field(ge=0)]
+    ask: str | None
+    number: Annotated[int, Field(ge=0)]
+    asked: dict[str, Annotated[int, Field(ge=0)]]
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -129,19 +143,17 @@ class Progress:
 
     def to_bytes(self) -> bytes:
         """Return the checkpoint."""
-        header = {
-            "kind": "progress",
-            "version": _VERSION,
-            "plan_hash": self.plan.hash,
-            "step_index": self.step_index,
-            "ask": self.ask,
-            "number": self.number,
-            "asked": dict(self.asked),
-            "skipped": dict(self.skipped),
-        }
+        header = _Header(
+            plan_hash=self.plan.hash,
+            step_index=self.step_index,
+            ask=self.ask,
+            number=self.number,
+            asked=dict(self.asked),
+            skipped=dict(self.skipped),
+        )
         tensors = {f"state/{name}": np.asarray(array, order="C") for name, array in self.state.items()}
         tensors |= {f"arrays/{name}": np.asarray(array, order="C") for name, array in self.arrays.items()}
-        return safetensors.numpy.save(tensors, metadata={"archipel": json.dumps(header, sort_keys=True)})
+        return safetensors.numpy.save(tensors, metadata={"archipel": header.model_dump_json()})
 
     @staticmethod
     def from_bytes(plan: Plan, data: bytes) -> Progress:
@@ -153,26 +165,31 @@ class Progress:
         try:
             tensors = safetensors.numpy.load(data)
             length = int.from_bytes(data[:8], "little")
-            header: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["archipel"])
-        except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
+            text = json.loads(data[8 : 8 + length])["__metadata__"]["archipel"]
+            header = _Header.model_validate_json(text)
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError):
             raise MessageError("the checkpoint cannot be read") from None
-        if header.get("kind") != "progress" or header.get("version") != _VERSION:
-            raise MessageError("not a checkpoint of version 1")
-        if header["plan_hash"] != plan.hash:
+        if header.plan_hash != plan.hash:
             raise MessageError("the checkpoint belongs to another plan")
+        is_done = header.step_index == len(plan.steps)
+        if not is_done and (
+            header.step_index > len(plan.steps)
+            or header.ask not in {part.name for part in plan.steps[header.step_index].parts}
+        ):
+            raise MessageError("the checkpoint stands at a place that the plan has not")
 
         def of(prefix: str) -> dict[str, Floats]:
             return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
         return Progress(
             plan=plan,
-            step_index=header["step_index"],
-            ask=header["ask"],
-            number=header["number"],
+            step_index=header.step_index,
+            ask=header.ask,
+            number=header.number,
             state=of("state/"),
             arrays=of("arrays/"),
-            asked=header["asked"],
-            skipped=header["skipped"],
+            asked=header.asked,
+            skipped=header.skipped,
         )
 
     def _inputs(self) -> dict[str, Floats]:

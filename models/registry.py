@@ -15,6 +15,10 @@ from models.event_grid import EventGrid
 from models.hazard import Hazard
 from models.kaplan_meier import KaplanMeier
 from models.moments import Moments
+from models.private_baseline import PrivateBaseline
+from models.private_grid import PrivateGrid
+from models.private_hazard import PrivateHazard
+from models.private_moments import PrivateMoments
 from models.risk_groups import RiskGroups
 from models.site_only import SiteOnly
 from models.step import Context, Step
@@ -27,6 +31,10 @@ METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
         "cox": Cox,
         "cox_stratified": CoxStratified,
         "baseline": Baseline,
+        "private_moments": PrivateMoments,
+        "private_grid": PrivateGrid,
+        "private_hazard": PrivateHazard,
+        "private_baseline": PrivateBaseline,
         "risk_groups": RiskGroups,
         "kaplan_meier": KaplanMeier,
         "concordance": Concordance,

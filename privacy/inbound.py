@@ -6,8 +6,9 @@ gate's form, finiteness and bounds (`privacy.gate.admit`, which runs first) this
 
 - what comes from an earlier step (means, units, grid, a fitted model) is the same in every round of the run, and
   means and units lie within the dictionary's ranges;
-- coefficients, per standard deviation, are no longer than `Limits.norm`, in the hub's units and in the site's own
-  (a tiny `scale` would make small numbers large), and at most `Limits.step` from the last that were answered;
+- coefficients, per standard deviation, are no longer than `Limits.norm`, nor in the site's own units than
+  `Limits.site_norm` (a tiny `scale` would make small numbers large), and at most `Limits.step` from the last that
+  were answered;
 - a fit is asked at no more than `Limits.points` different points (coefficients and baseline hazards): m patients that
   leave in one interval can be solved for from about m + 1 of them, each perfectly ordinary (attack 9);
 - the sums over risk sets that the hub returns for Cox's weights are not below the site's own, and what they hold
@@ -47,7 +48,8 @@ class Limits:
     """How far an honest fit goes; the figures behind the defaults are in `docs/attacks.md`.
 
     Attributes:
-        norm: Length of the log hazard ratios per standard deviation.
+        norm: Length of the log hazard ratios per standard deviation, as the hub says what that is.
+        site_norm: The same per standard deviation of the site's own patients.
         step: Length of the way from the last ones that were answered.
         points: Different points at which one fit may be asked, over all runs of a plan.
         log_baseline: Smallest and largest log baseline hazard; the ends close an interval (`models.hazard`).
@@ -55,6 +57,7 @@ class Limits:
     """
 
     norm: float = 3.0
+    site_norm: float = 4.5
     step: float = 3.0
     points: int = 12
     log_baseline: tuple[float, float] = (-50.0, 20.0)
@@ -117,6 +120,8 @@ def judge(request: RoundRequest, plan: Plan, seen: Seen, limits: Limits | None =
     limits = limits or Limits()
     step = plan.by_name[request.step]
     part = step.part(request.part)
+    if part.noise is not None:  # the guarantee of differential privacy holds whatever is asked
+        return seen
     if not _given_hold(request.arrays, part, step, plan, seen, limits):
         return Code.REQUEST_CONTRADICTS
     if not _risk_sets_hold(request.arrays, part, step, plan, seen, limits):
@@ -240,7 +245,7 @@ def _search_holds(sent: Arrays, part: PartSpec, step: PlanStep, seen: Seen, limi
     if spread is not None and "scale" in sent:
         ratio = np.atleast_2d(spread / sent["scale"])
         ratio = ratio[asked] if ratio.shape[0] == asked.size else ratio
-        if not bool((_lengths(beta * ratio) <= limits.norm).all()):
+        if not bool((_lengths(beta * ratio) <= limits.site_norm).all()):
             return False
     last = seen.searched.get(f"{step.name}.beta")
     if last is None or "beta" in _sources(part, step):

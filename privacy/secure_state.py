@@ -89,5 +89,5 @@ def read_state(content: bytes) -> State:
                     name.removeprefix(_BOX): box.tobytes() for name, box in arrays.items() if name.startswith(_BOX)
                 }
         return kind(**values)
-    except (ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError):
         raise MessageError("the state of the secure sum is damaged: the run has to be launched anew") from None

@@ -52,6 +52,23 @@ class ArraySpec(BaseModel):
         return math.prod(self.shape)
 
 
+class Noise(BaseModel):
+    """What every site adds to its summand, so that the sum is differentially private (docs/differential-privacy.md).
+
+    Attributes:
+        sensitivity: Largest Euclidean norm of what one patient adds to all arrays of the part together.
+        share: Of the study's privacy budget (its mu squared) that one release of this part costs.
+        honest_sites: The sum's noise is shared out so that the noise of this many sites suffices; with 1 every
+            site adds all of it, and the guarantee needs no secure sum.
+    """
+
+    model_config = _STRICT
+
+    sensitivity: Annotated[float, Field(gt=0)]
+    share: Annotated[float, Field(gt=0, le=1)]
+    honest_sites: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
 class PartSpec(BaseModel):
     """One kind of question a step asks: what the hub sends, what every site answers.
 
@@ -60,6 +77,7 @@ class PartSpec(BaseModel):
         sends: From the hub to each site.
         releases: From each site: its summand.
         times: How often this part can be asked at most in a run.
+        noise: Added to the summand before it leaves; None without differential privacy.
     """
 
     model_config = _STRICT
@@ -68,6 +86,7 @@ class PartSpec(BaseModel):
     sends: tuple[ArraySpec, ...]
     releases: Annotated[tuple[ArraySpec, ...], Field(min_length=1)]
     times: Annotated[int, Field(ge=1, le=1000)]
+    noise: Noise | None = None
 
 
 class PlanStep(BaseModel):

@@ -146,7 +146,10 @@ class Supervisor:
             self._restarts[child.name] = self._restarts[child.name].after_death(now - started)
             wait_s = self._restarts[child.name].wait_s
             self._due[child.name] = now + wait_s
-            log.warning("%s ended (%s), starts again in %.1f s", child.name, process.returncode, wait_s)
+            log.warning(
+                "%s ended (%s), starts again in %.1f s; its log is %s",
+                child.name, process.returncode, wait_s, self._home / "logs" / f"{child.name}.log",
+            )  # fmt: skip
         if now >= self._due[child.name]:
             process = self._start(child)
             self._running[child.name] = (process, now)

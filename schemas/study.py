@@ -132,6 +132,30 @@ class Evaluation(BaseModel):
         return folds
 
 
+class Differential(BaseModel):
+    """Differential privacy of every patient (docs/differential-privacy.md): how much, and how it is spent.
+
+    Two cohorts are adjacent when one has one patient more. The defaults but for `epsilon` were chosen on invented
+    patients (experiments/dp_curve) and need no tuning; tuning them on real patients would cost privacy too.
+
+    Attributes:
+        epsilon: Of the whole study, everything that it releases together; above 10 it would promise nothing.
+        delta: Likewise; well below one over the number of patients.
+        clip: Largest norm of one patient's gradient.
+        rounds: Steps of gradient descent.
+        honest_sites: Sites whose noise suffices to protect everybody: those that do not collude with the hub.
+            With 1 every site adds all of the noise itself; more needs the secure sum.
+    """
+
+    model_config = _STRICT
+
+    epsilon: Annotated[float, Field(gt=0, le=10)]
+    delta: Annotated[float, Field(gt=0, le=1e-3)] = 1e-5
+    clip: Annotated[float, Field(gt=0, le=100)] = 2.0
+    rounds: Annotated[int, Field(ge=1, le=500)] = 30
+    honest_sites: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
 class Privacy(BaseModel):
     """The floors under every number that leaves a site.
 
@@ -142,6 +166,7 @@ class Privacy(BaseModel):
         time_bins: Bins of the summed event histogram from which the grid is made.
         secure_sum: Whether the hub sees sums over the sites alone, under masks. Needs three sites; with two, whoever
             knows one site's numbers knows the other's, so it has to be switched off in words, here and at both sites.
+        differential: Noise that hides every patient; without it there is none.
     """
 
     model_config = _STRICT
@@ -150,6 +175,7 @@ class Privacy(BaseModel):
     min_events_per_interval: Annotated[int, Field(ge=1, le=1000)] = MIN_EVENTS_FLOOR
     time_bins: Annotated[int, Field(ge=2, le=MAX_TIME_BINS)] = MAX_TIME_BINS
     secure_sum: bool = True
+    differential: Differential | None = None
 
     @property
     def exact_times(self) -> bool:

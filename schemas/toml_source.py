@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,14 +55,20 @@ class Source:
         except ValidationError as error:
             raise FaultsError(self.name, self.faults_of(error)) from None
 
-    def faults_of(self, error: ValidationError) -> list[Fault]:
-        """Translate a pydantic error into faults, in the order of their lines."""
+    def faults_of(self, error: ValidationError, at: Path_ = ()) -> list[Fault]:
+        """Translate a pydantic error into faults, in the order of their lines.
+
+        Args:
+            error: What pydantic says.
+            at: The section that was parsed, where it was not the whole file.
+        """
         # One value that fits no member of a union makes one error for each member: the first one says enough.
         faults: dict[tuple[str, str], Fault] = {}
         for entry in error.errors():
-            loc = self._known(tuple(entry["loc"]), entry["type"] == "missing")
+            loc = self._known((*at, *entry["loc"]), entry["type"] == "missing")
             key = ".".join(str(part + 1) if isinstance(part, int) else part for part in loc)
-            faults.setdefault((self.where(loc), key), self._fault(loc, key, entry["type"], entry["msg"]))
+            words = _in_words(entry["type"], entry.get("ctx", {}), entry["msg"])
+            faults.setdefault((self.where(loc), key), self._fault(loc, key, entry["type"], words))
         return sorted(faults.values(), key=_line_of)
 
     def _known(self, loc: Path_, missing: bool) -> Path_:  # noqa: FBT001 - a private word between two lines
@@ -81,8 +87,7 @@ class Source:
             return Fault(self.where(loc), f"`{key}` is missing", "add it")
         if kind == "extra_forbidden":
             return Fault(self.where(loc), f"`{key}` is not a known key", "check its spelling or remove it")
-        text = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        return Fault(self.where(loc), f"`{key}`: {text}" if key else text)
+        return Fault(self.where(loc), f"`{key}`: {message}" if key else message)
 
 
 class TomlSource(Source):
@@ -101,6 +106,50 @@ class TomlSource(Source):
         except tomllib.TOMLDecodeError as error:
             raise FaultsError(str(path), [Fault(self.name, f"is not valid TOML: {error}")]) from None
         self._lines = _index_lines(text)
+
+
+_BOUNDS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+_KINDS = {
+    "string": "text, in quotes",
+    "bool": "true or false, without quotes",
+    "int": "a whole number, without quotes",
+    "float": "a number, without quotes",
+    "date": "a date without quotes, as in 2030-12-31",
+    "tuple": 'a list, as in ["a", "b"]',
+    "list": 'a list, as in ["a", "b"]',
+    "model": "a section with its own keys",
+    "dict": "a section with its own keys",
+}
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9-]{1,59}$": "lower-case letters, digits and hyphens, 2 to 60 of them",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$": (
+        "letters, digits, dots, dashes and underscores, beginning with a letter or digit and 60 at most"
+    ),
+    r"^[a-z][a-z0-9_]{0,39}$": "lower-case letters, digits and underscores, beginning with a letter and 40 at most",
+    r"^[^\x00-\x1f<>\[\]]+$": "one line without the signs < > [ ]",
+}
+
+
+def _in_words(kind: str, context: Mapping[str, Any], message: str) -> str:
+    """Return pydantic's message as somebody who does not know pydantic would say it."""
+    if kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
+        return f"must be {words} {context[name]:g}"
+    if kind == "literal_error":
+        return f"must be {context['expected']}"
+    if kind == "too_short":
+        return f"needs {context['min_length']} or more"
+    if kind == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
+        return f"must consist of {_PATTERNS[context['pattern']]}"
+    kinds = [words for name, words in _KINDS.items() if re.fullmatch(rf"{name}_(type|parsing|from_.*)", kind)]
+    if kinds:
+        return f"must be {kinds[0]}"
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 
 def _line_of(fault: Fault) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
+import re
 import secrets
 import socket
 import tomllib
@@ -34,6 +35,8 @@ __all__ = ["HubSettings", "check_hub", "free_port", "hub_init", "load_hub_settin
 
 _AUTHORITY_DAYS = 3650
 _SERVER_DAYS = 825
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
+_HOST_REMEDY = "write it without https:// and without a port, for example hub.example.org"
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,12 @@ def load_hub_settings(home: Path) -> HubSettings:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise FaultsError(str(path), [Fault("hub.toml", "is missing", "run `archipel hub init`")]) from None
+        remedy = "make one with `archipel hub init`, or name the hub's folder (--home or --hub)"
+        raise FaultsError(
+            str(home.absolute()), [Fault("hub.toml", "is missing: this folder is no hub's", remedy)]
+        ) from None
+    except OSError as error:
+        raise FaultsError(str(path), [Fault("hub.toml", f"cannot be read ({error.strerror})")]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FaultsError(str(path), [Fault("hub.toml", f"is not TOML: {error}")]) from None
     faults = _table_faults(table)
@@ -138,6 +146,8 @@ def _table_faults(table: dict[str, Any]) -> list[Fault]:
     faults += [Fault(f"hub.toml, {name}", "is not a setting of the hub") for name in sorted(set(table) - set(wanted))]
     if table.get("kind") not in (None, "hub") or table.get("version") not in (None, 1):
         faults.append(Fault("hub.toml", 'needs kind = "hub" and version = 1'))
+    if isinstance(table.get("host"), str) and not _is_host(table["host"]):
+        faults.append(Fault("hub.toml, host", "is no host name and no address", _HOST_REMEDY))
     for name in ("public_port", "internal_port"):
         port = table.get(name)
         if type(port) is int and not 1 <= port <= 65535:
@@ -236,8 +246,15 @@ def hub_init(
         listen: Address to bind; by default `host` where that is loopback, else every address.
         names: Further names or addresses for the certificate.
         renew: Issues the server certificate again (same authority, so sites change nothing).
+
+    Raises:
+        FaultsError: When the settings (given or already there) are wrong.
     """
     home = home.resolve()
+    wrong = [name for name in (host, *names) if not _is_host(name)]
+    if wrong:
+        what = "is no host name and no address"
+        raise FaultsError("the names of the hub", [Fault(repr(name), what, _HOST_REMEDY) for name in wrong])
     (home / "keys").mkdir(mode=0o700, parents=True, exist_ok=True)
     run_folder(home)
     (home / "logs").mkdir(mode=0o700, exist_ok=True)
@@ -278,6 +295,15 @@ def write_private(path: Path, content: bytes) -> None:
         StorageError: The disk does not take it; what was there before still is.
     """
     write_durably(path, content)
+
+
+def _is_host(name: str) -> bool:
+    """Whether sites can be told to reach the hub under this name, and a certificate can be made out to it."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return _HOST_NAME.fullmatch(name) is not None
+    return True
 
 
 def _is_loopback(host: str) -> bool:

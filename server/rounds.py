@@ -46,6 +46,7 @@ __all__ = [
     "judge_setup",
     "read_reply",
     "sentence_of",
+    "sentences_of",
     "setup_asked",
 ]
 
@@ -165,6 +166,19 @@ def sentence_of(failure: Failure) -> str:
     )
 
 
+def sentences_of(failures: Sequence[Failure]) -> str:
+    """Return why sites are missing; those with one reason share a sentence."""
+    by_reason: dict[Failure, list[str]] = {}
+    for failure in failures:
+        by_reason.setdefault(replace(failure, site=""), []).append(failure.site)
+    sentences = []
+    for reason, sites in by_reason.items():
+        names = " and ".join([", ".join(sites[:-1]), sites[-1]] if len(sites) > 1 else sites)
+        sentence = sentence_of(replace(reason, site=names))
+        sentences.append(sentence.replace(" is offline.", " are offline.") if len(sites) > 1 else sentence)
+    return " ".join(sentences)
+
+
 # ---------------------------------------------------------------- who has answered
 @dataclass(frozen=True)
 class Hearing:
@@ -222,7 +236,7 @@ class Wait:
     @property
     def sentence(self) -> str:
         """Who is missing and why."""
-        return " ".join(sentence_of(failure) for failure in self.missing)
+        return sentences_of(self.missing)
 
 
 @dataclass(frozen=True)
@@ -280,7 +294,7 @@ def judge(hearing: Hearing, policy: Policy, *, deadline_passed: bool) -> Verdict
     failures = tuple(hearing.failures[site] for site in hearing.missing if site in hearing.failures)
     fatal = [failure for failure in failures if _is_fatal(failure)]
     if fatal:
-        return Fail(" ".join(sentence_of(failure) for failure in fatal))
+        return Fail(sentences_of(fatal))
     if not hearing.missing:
         return Complete(hearing.replies)
     may_go_on = policy.on_dropout == "continue" and not policy.has_dropped
@@ -321,7 +335,7 @@ def judge_setup(hearing: Hearing, *, deadline_passed: bool, fixed: bool = False)
     declining = tuple(failure for failure in failures if _declines(failure))
     fatal = [failure for failure in failures if _is_fatal(failure) and failure not in declining]
     if fatal:
-        return Fail(" ".join(sentence_of(failure) for failure in fatal))
+        return Fail(sentences_of(fatal))
     if declining and fixed:
         return Fail(_without_the_declining(hearing.sites, declining))
     if not hearing.missing:
@@ -330,7 +344,7 @@ def judge_setup(hearing: Hearing, *, deadline_passed: bool, fixed: bool = False)
         left = len(hearing.sites) - len(declining)
         if left < min(2, len(hearing.sites)):
             count = "No site" if left == 0 else "Only one site"
-            return Fail(f"{count} can take part. " + " ".join(sentence_of(failure) for failure in declining))
+            return Fail(f"{count} can take part. " + sentences_of(declining))
         return LeaveOut(declining, hearing.replies)
     return _wait(failures, deadline_passed=deadline_passed)
 

@@ -172,7 +172,7 @@ class Store:
         message = "To be resumed from its last complete round."
         with self.writer.begin() as connection:
             if _run_row(connection, run_id).status == "done":
-                raise RunExistsError(f"run {run_id} is done: launch the study again for another run")
+                raise RunExistsError(f"The run {run_id} is done: launch the study again for another run.")
             _update(connection, run_id, stop_requested_at=None, finished_at=None, status="created", message=message)
 
     # ------------------------------------------------------------ rounds
@@ -296,7 +296,9 @@ class Store:
             status = _run_row(connection, run_id).status
             row = connection.execute(sa.select(db.results).where(db.results.c.run_id == run_id)).one_or_none()
         if row is None:
-            raise UnknownRunError(f"run {run_id} has no result: it is {status}")
+            raise UnknownRunError(
+                f"The run {run_id} has no result, it is {status}: `archipel runs show {run_id}` says why."
+            )
         return row
 
     @contextmanager
@@ -315,7 +317,7 @@ def _now() -> datetime.datetime:
 def _run_row(connection: Connection, run_id: str) -> _Row:
     row = connection.execute(sa.select(db.runs).where(db.runs.c.run_id == run_id)).one_or_none()
     if row is None:
-        raise UnknownRunError(f"this hub has no run {run_id}: `archipel runs list` shows those it has")
+        raise UnknownRunError(f"This hub has no run {run_id}: `archipel runs list` shows those it has.")
     return row
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import typer
 
 from archipel import cli
 
@@ -13,11 +14,16 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function from words to exit code, output and errors; a traceback in either fails the test."""
+    """Return a function from words to exit code, output and errors; a traceback in either fails the test.
 
-    def run(*words: object, answer: str = "") -> tuple[int, str, str]:
+    Questions are answered with `answer`; with None they are really asked, of whatever stands at standard input.
+    """
+
+    ask = typer.confirm
+
+    def run(*words: object, answer: str | None = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["archipel", *map(str, words)])
-        monkeypatch.setattr("typer.confirm", lambda question: answer == "y")
+        monkeypatch.setattr("typer.confirm", ask if answer is None else lambda question: answer == "y")
         code: object = 0
         try:
             cli.main()

@@ -12,7 +12,18 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from schemas.dictionary import Column, Dictionary, load_dictionary
-from schemas.study import Criterion, Eligibility, Endpoint, Evaluation, FoldColumn, Model, Privacy, Study, load_study
+from schemas.study import (
+    Criterion,
+    Differential,
+    Eligibility,
+    Endpoint,
+    Evaluation,
+    FoldColumn,
+    Model,
+    Privacy,
+    Study,
+    load_study,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
@@ -24,6 +35,7 @@ SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
     ("study-file.md", "`[evaluation]`", Evaluation),
     ("study-file.md", "`[evaluation.folds]`", FoldColumn),
     ("study-file.md", "`[privacy]`", Privacy),
+    ("study-file.md", "`[privacy.differential]`", Differential),
     ("dictionary-file.md", "Top level", Dictionary),
     ("dictionary-file.md", "`[[columns]]`", Column),
 ]

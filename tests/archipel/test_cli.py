@@ -127,6 +127,22 @@ def test_check_says_what_runs_in_simulate_alone(run, tmp_path):
     assert "exact event times" in err
 
 
+def test_terms_that_every_site_refuses_are_known_before_a_launch(run, tmp_path):
+    text = STUDY.read_text().replace('"dictionary.toml"', f'"{STUDY.parent}/dictionary.toml"')
+    text = text.replace("min_patients = 10", "min_patients = 3").replace("_interval = 5", "_interval = 4")
+    (tmp_path / "study.toml").write_text(text.replace("version = 1", "version = 1\nexpires = 2020-01-01"))
+    code, out, _ = run("study", "check", tmp_path / "study.toml", "--json")
+    assert code == 0
+    limits = json.loads(out)["simulate_alone_because"]
+    assert [limit.split(":")[0] for limit in limits] == [
+        "[privacy] min_patients", "[privacy] min_events_per_interval", "expires",
+    ]  # fmt: skip
+    code, _, err = run("study", "plan", tmp_path / "study.toml")
+    assert code == 1
+    assert "3 faults" in err
+    assert "2020-01-01, has passed" in err
+
+
 def test_plan_prints_the_card_and_the_same_plan_as_compiled(run, tmp_path):
     plan = compile_plan(*load_study(STUDY))
     code, out, _ = run("study", "plan", STUDY, "--out", tmp_path / "plan.json")
@@ -336,9 +352,30 @@ def test_unforeseen_error_shows_no_value(run, monkeypatch):
 
 
 def test_system_error_names_the_file(run, tmp_path):
-    code, _, err = run("study", "plan", STUDY, "--out", tmp_path / "no" / "folder" / "plan.json")
+    code, _, err = run("study", "plan", STUDY, "--out", tmp_path / ("x" * 300))
     assert code == 1
-    assert "plan.json: No such file or directory" in err
+    assert err.endswith("xx: File name too long.\n")
+
+
+def test_output_that_cannot_be_written_is_said_before_any_work(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for words in (
+        ("demo", "--no-serve"),
+        ("simulate", STUDY, "--sites", tmp_path),
+        ("trial", STUDY, "--sites", tmp_path),
+    ):
+        code, out, err = run(*words, "--out", tmp_path / "file")
+        assert (code, out) == (1, "")
+        assert "is a file or lies inside one: name a folder" in err
+
+
+@pytest.mark.parametrize("words", [("hub", "status"), ("runs", "list"), ("launch", STUDY)], ids=lambda w: w[0])
+def test_folder_that_is_no_hub_is_said_with_both_ways_out(run, tmp_path, monkeypatch, words):
+    monkeypatch.setenv("ARCHIPEL_HUB_HOME", str(tmp_path / "nowhere"))
+    code, _, err = run(*words)
+    assert code == 1
+    assert f"{tmp_path / 'nowhere'}" in err
+    assert "make one with `archipel hub init`, or name the hub's folder" in err
 
 
 def test_home_that_is_a_file_is_one_sentence(run, tmp_path):

@@ -42,6 +42,13 @@ def test_site_that_cannot_take_part_is_named_before_anything_is_trained(tables, 
     assert "zurich" not in str(caught.value)
 
 
+def test_list_of_opt_outs_that_cannot_be_read_is_named_with_its_site(tables, tmp_path, monkeypatch):
+    (tables / "nih" / "optout.txt").write_bytes(b"\xff\xfe")
+    monkeypatch.setattr(LocalFederation, "start", lambda self: None)
+    with pytest.raises(TrialError, match=r"nothing was run(.|\n)*nih:\noptout.txt: 1 fault"):
+        run_trial(STUDY, tables, tmp_path / "home")
+
+
 @pytest.mark.parametrize(("names", "sentence"), [([], "holds no site"), (["only"], "needs two or more")])
 def test_federation_needs_two_sites(tables, tmp_path, names, sentence):
     folder = tmp_path / "few"

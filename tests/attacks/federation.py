@@ -15,7 +15,7 @@ from schemas.cohort import Cohort, concatenate
 from schemas.dictionary import Column, Dictionary
 from schemas.messages import Draft, Reply, RoundRequest
 from schemas.plan import Plan
-from schemas.study import Endpoint, Evaluation, Model, Privacy, Study
+from schemas.study import Differential, Endpoint, Evaluation, Model, Privacy, Study
 
 MIN_EVENTS = 5
 
@@ -27,12 +27,15 @@ def plan_over(
     *,
     penalty: float = 0.0,
     min_events: int = MIN_EVENTS,
+    differential: Differential | None = None,
     **model: Any,
 ) -> Plan:
     """Compile a study of all `columns` over these sites; the dictionary's ranges are those of the data.
 
     Args:
         min_events: In an interval of the common grid; 1 means the exact event times.
+        differential: Noise that hides every patient.
+        model: More of the study's `[model]`.
     """
     pooled = concatenate(list(sites))
     dictionary = Dictionary(
@@ -54,10 +57,10 @@ def plan_over(
         endpoint=Endpoint(time="time", event="event"),
         model=Model(method=method, covariates=tuple(columns), penalty=penalty, **model),
         evaluation=Evaluation(folds=0),
-        privacy=Privacy(min_events_per_interval=min_events),
+        privacy=Privacy(min_events_per_interval=min_events, differential=differential),
     )
     exact = np.unique(pooled.time[pooled.event]).tolist() if min_events == 1 else None
-    return compile_plan(study, dictionary, exact_times=exact, figures=False)
+    return compile_plan(study, dictionary, exact_times=exact, figures=False, adds_noise=differential is not None)
 
 
 def _column(name: str, values: Floats) -> Column:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +345,16 @@ def test_hostile_bytes_raise_nothing_but_faults(
     assert not report.can_take_part
     with pytest.raises(FaultsError):
         cohort_from_tables(folder, dictionary(), GENES_STUDY, Dialect(), SiteFloors())
+
+
+def test_a_study_whose_terms_no_site_accepts_is_a_no_with_its_reason(tmp_path: Path) -> None:
+    write(tmp_path, clinical())
+    over = check_tables(tmp_path, dictionary(), study(expires="2026-11-20"), Dialect(), today=date(2026, 11, 21))
+    assert over.reasons == ("the study's last day, 2026-11-20, has passed",)
+    last = check_tables(tmp_path, dictionary(), study(expires="2026-11-20"), Dialect(), today=date(2026, 11, 20))
+    assert last.can_take_part
+    low = study(privacy={"min_patients": 3, "min_events_per_interval": 2})
+    assert check(tmp_path, low).reasons == (
+        "the study's min_patients is 3, and this site answers from 10 on",
+        "the study's min_events_per_interval is 2, and this site answers from 5 on",
+    )

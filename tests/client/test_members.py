@@ -65,6 +65,12 @@ def test_a_cohort_differs_from_an_earlier_one_by_nobody_or_by_ten(
     assert closeness(of(now), [of(cohort_of())]) is code, situation
 
 
+def test_under_differential_privacy_cohorts_may_differ_as_they_like() -> None:
+    noisy = of(cohort_of(39), exact=False)
+    assert closeness(noisy, [of(cohort_of())]) is None
+    assert closeness(of(cohort_of()), [noisy]) is None
+
+
 def test_patients_count_over_studies_that_read_other_columns_and_rows_do_not() -> None:
     other = cohort_of(39)
     other = replace(other, layers={"clinical": Layer(("sex",), np.zeros((39, 1)))})

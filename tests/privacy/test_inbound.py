@@ -19,6 +19,7 @@ from schemas.codes import Code
 from schemas.cohort import Cohort
 from schemas.messages import RoundRequest
 from schemas.plan import Plan
+from schemas.study import Differential
 from tests.attacks.federation import plan_over, request_of
 from tests.attacks.tables import bundled, shared
 from tests.models.synthetic import COLUMNS, patients
@@ -123,6 +124,21 @@ def test_a_question_that_no_honest_hub_asks_is_refused(case: str) -> None:
     changed = asked(plan, progress, change(arrays))
     assert gate.admit(changed, plan) is None, "the gate alone would let it in"
     assert judge(changed, plan, seen, Limits(step=2.0)) == code
+
+
+def test_under_differential_privacy_any_question_may_be_asked() -> None:
+    plan = plan_over(SITES, COLUMNS, differential=Differential(epsilon=3.0))
+    part = plan.by_name["fit"].parts[0]
+    far = {spec.name: np.full(spec.shape, 14.0) for spec in part.sends}
+    assert judge(request_of(plan, part.name, far), plan, Seen()) == Seen()
+
+
+def test_weak_penalties_on_nearly_as_many_covariates_as_patients_are_refused() -> None:
+    source = bundled("breast")
+    sites = source.sites([33] * 6, 0)
+    with pytest.raises(AssertionError, match="REQUEST_TOO_FAR"):
+        honest_run(plan_over(sites, source.columns, penalty=1.0), sites)
+    honest_run(plan_over(sites, source.columns, penalty=10.0), sites)
 
 
 def test_a_fit_is_asked_at_no_more_points_than_allowed() -> None:

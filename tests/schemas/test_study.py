@@ -162,3 +162,29 @@ def test_no_bytes_do_more_than_name_faults(tmp_path_factory: pytest.TempPathFact
     (folder / "study.toml").write_text(STUDY.replace("dictionary.toml", "dictionary.yaml"))
     with pytest.raises(FaultsError):
         load_study(folder / "study.toml")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("version = 1", "version = 2", "`version`: must be 1"),
+        ("[model]", '[model]\nmethod = "magic"', "must be 'hazard', 'cox' or 'cox-stratified'"),
+        ("version = 1", 'version = 1\ndeadline_s = "soon"', "`deadline_s`: must be a number, without quotes"),
+        ("version = 1", "version = 1\ndeadline_s = 0", "`deadline_s`: must be greater than 0"),
+        ("version = 1", 'version = 1\nexpires = "soon"', "must be a date without quotes, as in 2030-12-31"),
+        ("version = 1", "version = 1\ntitle = 3", "`title`: must be text, in quotes"),
+        ("[model]", '[model]\nstandardise = "yes"', "must be true or false, without quotes"),
+        ('dictionary = "', 'layout = 3\ndictionary = "', "`layout` is not a known key"),
+    ],
+)
+def test_faults_are_in_words_and_name_no_tool(tmp_path: Path, before: str, after: str, words: str) -> None:
+    assert STUDY.count(before) == 1
+    faults = faults_of(tmp_path, STUDY.replace(before, after))
+    assert any(words in fault for fault in faults), faults
+    assert not any("Input should" in fault or "pydantic" in fault for fault in faults)
+
+
+def test_name_is_explained_by_its_letters(tmp_path: Path) -> None:
+    name = next(line for line in STUDY.splitlines() if line.startswith("name = "))
+    (fault,) = faults_of(tmp_path, STUDY.replace(name, 'name = "My Study"'))
+    assert "`name`: must consist of lower-case letters, digits and hyphens" in fault

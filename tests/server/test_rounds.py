@@ -29,6 +29,7 @@ from server.rounds import (
     judge_setup,
     read_reply,
     sentence_of,
+    sentences_of,
     setup_asked,
 )
 
@@ -142,6 +143,15 @@ def test_every_way_of_missing_names_the_site_and_every_code_has_its_sentence() -
     for code in Code:
         assert sentence_of(refused("lyon", code)) == f"lyon refused: {SENTENCES[code]}"
     assert "error 102" in sentence_of(Failure("lyon", "refused", "102"))
+
+
+def test_sites_that_are_missing_for_one_reason_share_a_sentence() -> None:
+    code = Code.PLAN_NOT_APPROVED
+    why = SENTENCES[code]
+    missing = (refused("brest", code), Failure("dijon", "late"), refused("lyon", code), refused("nice", code))
+    assert sentences_of(missing) == (f"brest, lyon and nice refused: {why} dijon did not answer before the deadline.")
+    assert sentences_of((Failure("brest", "offline"), Failure("lyon", "offline"))) == "brest and lyon are offline."
+    assert sentences_of(missing[:1]) == sentence_of(missing[0])
 
 
 # ---------------------------------------------------------------- who has answered

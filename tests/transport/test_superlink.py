@@ -161,18 +161,18 @@ def test_a_site_cannot_answer_for_another(federation: Federation) -> None:
 def test_a_site_is_refused_until_enrolled_and_after_revocation(federation: Federation) -> None:
     brest = federation.add_site("brest")
     brest.start()
-    brest.await_log("agent", "Send keys/node.pub to the hub's administrator")
+    brest.await_log("agent", "Send request.json to the hub's administrator")
     federation.enrol("paris", "lyon", "nantes", "brest")
     assert federation.ask({"brest": b"hello"}, 20) == {"brest": b"echo:hello"}
     assert {"brest", "paris"} <= online_sites(federation.settings.home)
-    before = brest.log("agent").count("Send keys/node.pub")
+    before = brest.log("agent").count("Send request.json")
     federation.enrol("paris", "lyon", "nantes")
     outcome = federation.ask({"brest": b"hello", "paris": b"hello"}, 1.5)
     assert outcome["paris"] == b"echo:hello"
     assert outcome["brest"] == {"site": "brest", "reason": "offline", "code": ""}
     assert "brest" not in online_sites(federation.settings.home)
     deadline = time.monotonic() + 20
-    while brest.log("agent").count("Send keys/node.pub") == before:
+    while brest.log("agent").count("Send request.json") == before:
         assert time.monotonic() < deadline, brest.log("agent")
         time.sleep(0.1)
     brest.stop()
