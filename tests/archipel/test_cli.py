@@ -322,7 +322,7 @@ def test_launch_needs_two_enrolled_sites(run, tmp_path):
 def test_launch_without_a_running_hub_says_so(run, tmp_path):
     hub = tmp_path / "hub"
     init_hub(hub, public_port=0, internal_port=0)
-    for name in ("lille", "paris"):
+    for name in ("lille", "nantes", "paris"):
         request = init_site(tmp_path / name, name, tmp_path, utc_now())
         enrol_site(hub, request.to_json().encode(), utc_now())
     code, _, err = run("launch", STUDY, "--hub", hub)

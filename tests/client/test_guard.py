@@ -22,7 +22,7 @@ from privacy.storage import StorageError
 from schemas.canonical import sha256_hex
 from schemas.codes import Code
 from schemas.messages import Draft, Reply, decode_as, encode
-from schemas.plan import read_plan
+from schemas.plan import Noise, Plan, read_plan
 from tests.guards import GRADIENT, GuardedSite
 from tests.plans import small_plan
 
@@ -361,6 +361,18 @@ def test_opt_outs_are_frozen_for_the_run(site: GuardedSite) -> None:
     site.answer(site.ask(), site.draft())
     site.answer(site.setup(), None)
     assert site.paths.frozen_optout("run-1").read_text() == "P-17\n"
+
+
+def test_what_the_plan_lets_out_with_noise_alone_does_not_leave_without(tmp_path: Path) -> None:
+    plan = small_plan()
+    fit = plan.by_name["fit"]
+    gradient = fit.parts[0].model_copy(update={"noise": Noise(sensitivity=1.0, share=0.5)})
+    noisy = plan.model_copy(
+        update={"steps": (plan.steps[0], fit.model_copy(update={"parts": (gradient, *fit.parts[1:])}))}
+    )
+    site = GuardedSite(tmp_path, read_plan(Plan.model_validate_json(noisy.model_dump_json()).content))
+    assert site.set_up().status == "ok"
+    assert site.answer(site.ask(), site.draft()).code == Code.RELEASE_NOT_IN_PLAN
 
 
 # ---------------------------------------------------------------- hostile bytes
