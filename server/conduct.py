@@ -225,7 +225,10 @@ class _Conductor:
             if isinstance(verdict, LeaveOut):
                 return verdict
             heard[phase] = verdict.replies
-        self.protocol = protocol.after_setup(heard)
+            if (
+                phase in protocol.phases_to_keep[-1:]
+            ):  # at once, so that keys that do not hold are passed on to nobody
+                self.protocol = protocol.after_setup(heard)
         return kept
 
     def _remember_setup(self) -> None:

@@ -314,7 +314,7 @@ def judge_opening(hearing: Hearing, threshold: int, *, deadline_passed: bool) ->
     failures = tuple(hearing.failures[site] for site in hearing.missing if site in hearing.failures)
     fatal = [failure for failure in failures if _is_fatal(failure)]
     if fatal:
-        return Fail(" ".join(sentence_of(failure) for failure in fatal))
+        return Fail(sentences_of(fatal))
     if not hearing.missing or len(hearing.replies) >= threshold:
         return Complete(hearing.replies)
     return _wait(failures, deadline_passed=deadline_passed)
@@ -352,7 +352,7 @@ def judge_setup(hearing: Hearing, *, deadline_passed: bool, fixed: bool = False)
 def _without_the_declining(sites: Sequence[str], declining: Sequence[Failure]) -> str:
     gone = {failure.site for failure in declining}
     rest = [site for site in sites if site not in gone]
-    said = " ".join(sentence_of(failure) for failure in declining)
+    said = sentences_of(declining)
     if len(rest) < MIN_SITES_LEFT:
         return f"{said} The sites that are left are too few for the secure sum, which needs {MIN_SITES_LEFT}."
     return (

@@ -12,6 +12,7 @@ from models.step import Arrays
 from privacy.fixed_point import encode_arrays
 from schemas.codes import SENTENCES, Code
 from schemas.messages import Reply, RoundRequest, SetupRequest, decode, encode
+from schemas.roster import make_roster
 from server.conduct import DATABASE, conduct
 from server.exchange import Failure
 from server.runs import list_released, list_rounds
@@ -213,7 +214,7 @@ def test_more_than_n_minus_t_missing_pause_even_under_continue(tmp_path: Path) -
     sites = secure_federation(*gone)
     run = go(tmp_path, sites)
     assert (run.status, run.dropped) == ("done", {})
-    assert "caen did not answer" in told(tmp_path)
+    assert "caen and evry did not answer" in told(tmp_path)
     assert_equal(arrays(tmp_path), pooled_result(plan, sites.sites))
 
 
@@ -283,8 +284,23 @@ def test_keys_that_their_site_did_not_sign_end_the_run_at_the_hub(tmp_path: Path
         return replace(reply, blobs={**reply.blobs, "keys": bytes(keys)})
 
     sites = secure_federation(in_phase("keys", lies("caen", swap)))
-    # The sites see it first: they verify every key before they deal a share.
-    assert go(tmp_path, sites).message.count("refused: The site broke the secure sum off") == 5
+    run = go(tmp_path, sites)
+    assert (run.status, run.message) == ("failed", "the keys of caen are not signed by the identity in the roster")
+    assert sites.calls == 1, "the hub passes such keys on to nobody"
+
+
+def test_a_roster_of_other_keys_gets_no_site_to_deal_shares(tmp_path: Path) -> None:
+    """A hub that swaps a key has to swap it in the roster too; then that site is not the one that it names."""
+    others = roster_of([*SITES[:4], "mallory"])
+    swapped = make_roster(
+        {**{site.name: site.public_key for site in others.sites if site.name != "mallory"},
+         "evry": next(site.public_key for site in others.sites if site.name == "mallory")}
+    )  # fmt: skip
+    with Store(tmp_path / DATABASE) as store:
+        store.create_run(RUN, secure_plan(), SITES, roster=swapped.content.decode())
+    run = go(tmp_path, secure_federation())
+    assert run.status == "failed"
+    assert run.message.startswith("evry refused: The site broke the secure sum off")
 
 
 def change_shares(reply: Reply) -> Reply:
