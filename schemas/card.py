@@ -49,11 +49,12 @@ _MASKED = (
 )
 _AGAIN = (
     "An approved plan may be run again, as often as the hub asks, until its last day or until the approval is "
-    "withdrawn. If a few patients were added, corrected or opted out in between, or if another plan looks at nearly "
-    "the same patients, the difference of its sums is these patients. This version does not refuse that: give the "
-    "approval a last day (`archipel site approve --expires`) and withdraw it after the run. A hub that does not keep "
-    "to the method could also ask, within these rounds, at coefficients of its own choice, at which sums tell more "
-    "of single patients."
+    "withdrawn. The difference of two sums over nearly the same patients would be these patients. So this site "
+    "compares each run with all earlier ones in which its sums have left, of whatever study, and refuses one whose "
+    "patients (or, in the same columns, their values) differ from those of another by one to nine, or by nobody and "
+    "one or two sites under masks. An opt-out counts from the next run on and can be the reason for such a refusal. "
+    "The site also refuses coefficients that no honest fit would ask at: too large, too far from the last ones, or too "
+    "many different ones."
 )
 _ON_DROPOUT = {
     "pause": "When a site is missing at the deadline, the run waits for it. No sum is formed over other sites.",

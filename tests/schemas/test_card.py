@@ -59,8 +59,9 @@ def test_the_floors_are_named() -> None:
 def test_it_says_what_a_second_run_would_show() -> None:
     card = flat(data_use_card(small_plan()))
     assert "as often as the hub asks" in card
-    assert "the difference of its sums is these patients" in card
-    assert "coefficients of its own choice" in card
+    assert "The difference of two sums over nearly the same patients would be these patients" in card
+    assert "differ from those of another by one to nine" in card
+    assert "refuses coefficients that no honest fit would ask at" in card
 
 
 @pytest.mark.parametrize("secure_sum", [True, False])

@@ -43,7 +43,9 @@ arrays = st.dictionaries(
 )
 codes = st.sampled_from([code.value for code in Code])
 blobs = st.just({}) | st.dictionaries(names, st.binary(max_size=20), max_size=3)
-setups = st.builds(SetupRequest, texts, texts, st.lists(texts, max_size=3).map(tuple), texts, texts, arrays, blobs)
+setups = st.builds(
+    SetupRequest, texts, texts, st.lists(texts, max_size=3).map(tuple), texts, texts, texts, arrays, blobs
+)
 requests = st.builds(
     RoundRequest, texts, texts, st.lists(texts, max_size=3).map(tuple), texts, texts, counts, texts, arrays, blobs
 )
