@@ -53,8 +53,8 @@ _AGAIN = (
     "compares each run with all earlier ones in which its sums have left, of whatever study, and refuses one whose "
     "patients (or, in the same columns, their values) differ from those of another by one to nine, or by nobody and "
     "one or two sites under masks. An opt-out counts from the next run on and can be the reason for such a refusal. "
-    "The site also refuses coefficients that no honest fit would ask at: too large, too far from the last ones, or too "
-    "many different ones."
+    "The site also refuses coefficients that no honest fit would ask at: too large, too far from the last ones, or "
+    "too many different ones."
 )
 _ON_DROPOUT = {
     "pause": "When a site is missing at the deadline, the run waits for it. No sum is formed over other sites.",

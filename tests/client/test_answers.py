@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.answers import Answers, Kept, RunRecord, order_verdict, read_run, recent_runs
+from client.answers import Answers, Change, Kept, RunRecord, order_verdict, read_run, recent_runs
+from privacy.inbound import Seen
 from privacy.storage import StorageError
 from schemas.codes import Code
 from schemas.messages import RoundRequest
@@ -139,3 +140,57 @@ def test_rounds_come_in_order_and_as_often_as_the_plan_says(
 def test_a_site_counts_all_rounds_of_a_run(most: int | None, code: Code | None) -> None:
     answered = [("moments", "sums", 0), ("fit", "gradient", 0)]
     assert order_verdict(ask(number=1), PLAN, answered, most) is code
+
+
+# ---------------------------------------------------------------- what an answer changes
+def seen_at(**points: str) -> bytes:
+    return Seen(points={fit: frozenset(digest) for fit, digest in points.items()}).encode()
+
+
+def test_state_and_bytes_are_kept_together_or_not_at_all(answers: Answers) -> None:
+    answers.keep(KEPT, Change("r" * 64, b"state", seen_at(fit="a")))
+    assert answers.secure("run-1") == ("r" * 64, b"state")
+    assert answers.roster_hash("run-1") == "r" * 64
+    with pytest.raises(StorageError):
+        answers.keep(KEPT, Change("r" * 64, b"another state", seen_at(fit="b")))
+    assert answers.secure("run-1") == ("r" * 64, b"state")
+    assert answers.seen_in("run-1", PLAN.hash, "r" * 64).points == {"fit": frozenset("a")}
+
+
+def test_a_run_in_clear_has_no_state(answers: Answers) -> None:
+    answers.keep(KEPT)
+    assert (answers.secure("run-1"), answers.roster_hash("run-1")) == (None, None)
+    assert answers.seen_in("run-1", PLAN.hash, None) == Seen()
+
+
+def test_points_count_over_the_runs_of_one_plan_over_the_same_sites(answers: Answers) -> None:
+    def run(run_id: str, plan_hash: str, roster: str, digest: str) -> None:
+        answers.begin(replace(RUN, run_id=run_id, plan_hash=plan_hash))
+        state = b"state" if roster else None
+        answers.keep(replace(KEPT, run_id=run_id), Change(roster, state, seen_at(fit=digest)))
+
+    run("run-1", PLAN.hash, "r", "a")
+    run("run-2", PLAN.hash, "r", "b")
+    run("run-3", PLAN.hash, "other sites", "c")
+    run("run-4", "another plan", "r", "d")
+    run("run-5", PLAN.hash, "", "e")
+    assert answers.seen_in("run-1", PLAN.hash, "r").points == {"fit": frozenset("ab")}
+    assert answers.seen_in("run-9", PLAN.hash, "r").points == {"fit": frozenset("ab")}
+    assert answers.seen_in("run-5", PLAN.hash, None).points == {"fit": frozenset("e")}
+
+
+def test_what_was_overwritten_is_in_no_file(path: Path, answers: Answers) -> None:
+    old, new = b"OLDSECRET" * 5000, b"NEWSECRET" * 5000
+    answers.keep(KEPT, Change("r", old))
+    answers.keep(replace(KEPT, number=1), Change("r", new))
+    assert any(old[:900] in file.read_bytes() for file in path.parent.iterdir())
+    answers.forget_past()
+    assert not any(b"OLDSECRET" in file.read_bytes() for file in path.parent.iterdir())
+    assert answers.secure("run-1") == ("r", new)
+
+
+def test_released_runs_are_those_with_a_summand(answers: Answers) -> None:
+    answers.keep(SETUP)
+    assert answers.released_runs() == []
+    answers.keep(KEPT)
+    assert answers.released_runs() == ["run-1"]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from client import guard as guard_module
 from client.approvals import pause, resume
 from client.guard_protocol import Answer, Run
+from privacy.inbound import Limits
 from privacy.ledger import Ledger, LedgerBrokenError, verify_ledger
 from privacy.storage import StorageError
 from schemas.canonical import sha256_hex
@@ -251,6 +252,40 @@ def test_a_small_site_takes_no_part_whatever_its_runner_says(site: GuardedSite) 
     site.decide()
     draft = encode(Draft("run-1", "setup", "setup", 0, n_patients=9, n_events=9))
     assert site.answer(site.setup(), draft).code == Code.TOO_FEW_PATIENTS
+
+
+# ---------------------------------------------------------------- parameters of an honest fit
+def at(site: GuardedSite, beta: tuple[float, float], number: int, run_id: str = "run-1") -> str:
+    """Ask for a gradient at some coefficients; return the code."""
+    request = site.ask(number, run_id=run_id, arrays={"beta": np.array(beta)})
+    return site.answer(request, site.draft(number, run_id=run_id)).code
+
+
+def test_coefficients_that_are_too_long_or_too_far_from_the_last_are_refused(ready: GuardedSite) -> None:
+    assert at(ready, (4.0, 0.0), 0) == Code.REQUEST_TOO_FAR
+    assert at(ready, (2.0, 0.0), 0) == ""
+    ready.open()
+    assert at(ready, (-2.0, 0.0), 1) == Code.REQUEST_TOO_FAR
+    assert at(ready, (0.0, 1.0), 1) == ""
+    assert [event for event in ready.events() if event[3] == Code.REQUEST_TOO_FAR] != []
+
+
+def test_a_fit_is_asked_at_few_different_coefficients_over_all_runs_of_a_plan(ready: GuardedSite) -> None:
+    points = Limits().points
+    for n in range(points):
+        run_id = f"run-{n // 3}"
+        ready.answer(ready.setup(run_id=run_id), encode(Draft(run_id, "setup", "setup", 0, 40, 12)))
+        assert at(ready, (0.1 * n, 0.0), n % 3, run_id) == ""
+    run_id = "run-last"
+    ready.answer(ready.setup(run_id=run_id), encode(Draft(run_id, "setup", "setup", 0, 40, 12)))
+    assert at(ready, (0.05, 0.0), 0, run_id) == Code.ROUNDS_EXHAUSTED
+    assert at(ready, (0.1, 0.0), 0, run_id) == "", "an honest second run asks at the same ones"
+
+
+def test_what_is_refused_is_not_remembered(ready: GuardedSite) -> None:
+    request = ready.ask(0, arrays={"beta": np.array([2.0, 0.0])})
+    assert ready.answer(request, ready.draft(n_patients=9)).code == Code.TOO_FEW_PATIENTS
+    assert at(ready, (-2.0, 0.0), 0) == "", "nothing was answered at the coefficients before"
 
 
 # ---------------------------------------------------------------- one question, one answer
