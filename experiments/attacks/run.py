@@ -2,7 +2,7 @@
 
     ARCHIPEL_COHORTS=../shared/data .venv/bin/python -m experiments.attacks.run
 
-Without ARCHIPEL_COHORTS the rows on shared cohorts are left out. About two minutes on two cores.
+Without ARCHIPEL_COHORTS the rows on shared cohorts are left out. About a minute and a half on two busy cores.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def measure(cohorts: Path | None) -> dict[str, Any]:
                 found[key] = question_ladder.figures(table, method, questions, events, range(5), limits)
     for table in ("gbsg2", "whas500"):
         found[f"saturating weights, {table}"] = saturation.figures(table, range(10))
+        found[f"saturating weights, epsilon 8, {table}"] = saturation.under_noise(table, 8.0, range(10))
         found[f"differencing, {table}"] = differencing.figures(table, 0, tracked=False)
         found[f"differencing, tracker of four, {table}"] = differencing.figures(table, 0, tracked=True)
     found["row space, breast"] = row_space.figures(3.0, range(6))

@@ -50,6 +50,15 @@ def run(plan: Plan, cohort: Cohort, seed: int, *, noise: bool) -> tuple[Progress
     return progress, asked, released
 
 
+def noisy_answer(plan: Plan, sent: Arrays, cohort: Cohort, seed: int, *, noise: bool) -> Arrays:
+    """Return what is released for one question of the fit."""
+    differential, part = plan.study.privacy.differential, plan.by_name["fit"].parts[0]
+    assert differential is not None
+    assert part.noise is not None
+    total: Arrays = build_step(plan, "fit").local(part.name, sent, cohort)
+    return noisy(total, part, release_mu(differential, part.noise), seeded(seed)) if noise else total
+
+
 def seeded(seed: int) -> Source:
     """Return a source of words that is the same on every machine."""
     rng = np.random.default_rng(seed)

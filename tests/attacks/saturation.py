@@ -21,11 +21,13 @@ from privacy.inbound import Limits, Seen, judge
 from schemas.cohort import Cohort
 from schemas.plan import Plan
 from tests.attacks.federation import answer, given, plan_over, request_of, rows_of
+from tests.attacks.private_release import noisy_answer, private_plan
 from tests.attacks.scoring import mean_of, share_recovered
 from tests.attacks.tables import bundled
 
 N_QUESTIONS = 40  # as many as the plan allows
 CHOSEN_NORM = 48.0
+ROUNDS = 20  # of a study under differential privacy
 _SHIFT = 4.0  # in standard deviations along the direction asked: beyond the furthest patient
 _ALPHA = -1.0
 _LEAST = 1e-280  # smaller sums have lost their digits
@@ -113,4 +115,29 @@ def figures(table: str, seeds: Sequence[int]) -> dict[str, float]:
                 "same questions answered, checked": len(naive) / len(free),
             }
         )
+    return mean_of(results)
+
+
+def under_noise(table: str, epsilon: float, seeds: Sequence[int]) -> dict[str, float]:
+    """Return the share of 32 rows recovered from clipped gradients at chosen weights, before and with their noise.
+
+    A gradient in the coefficients over the one in the baseline hazard is the mean row, weighted by who stands out.
+    """
+    source, results = bundled(table), []
+    for seed in seeds:
+        (site,) = source.sites([32], seed)
+        plan = private_plan(site, source.columns, epsilon, ROUNDS, clip=2.0)
+        found = given(plan_over([site], source.columns), [site])
+        points = directions(len(source.columns), CHOSEN_NORM, np.random.default_rng(seed))[:ROUNDS]
+        figure = {}
+        for label, with_noise in (("clipped alone", False), ("with noise", True)):
+            answers = [
+                noisy_answer(
+                    plan, {**found, "alpha": np.array([0.0]), "beta": beta}, site, seed + n, noise=with_noise
+                )
+                for n, beta in enumerate(points)
+            ]
+            rows = [a["gradient_beta"] / a["gradient_alpha"] for a in answers if a["gradient_alpha"][0] != 0]
+            figure[label] = share_recovered(rows, rows_of(site, found, source.columns))
+        results.append(figure)
     return mean_of(results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from models.compile import build_step
+from models.compile import build_step, step_context
+from models.folded import Folded
 from models.progress import Progress
-from models.step import combine
+from models.registry import METHODS as METHOD_OF
+from models.step import combine, sent_arrays
 from privacy import gate
 from privacy.inbound import Limits, Seen, judge, learned, risk_sets_fault
 from schemas.codes import Code
@@ -68,6 +71,40 @@ def test_honest_paths_pass_on_bundled_tables_also_in_original_units(table: str, 
 def test_honest_cox_sums_pass_with_either_ties(ties: str) -> None:
     sites = [patients(40, seed, delayed=False) for seed in range(3)]
     honest_run(plan_over(sites, COLUMNS, "cox", ties=ties), sites)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_honest_folds_in_one_message_pass_and_each_fold_is_held_to_its_own_path(method: str) -> None:
+    n_folds = 3
+    sites = [patients(90, seed, delayed=False) for seed in range(3)]
+    sites = [replace(site, fold_of=np.arange(site.n_patients) % n_folds) for site in sites]
+    plan, seen = plan_over(sites, COLUMNS, method), Seen()
+    folds, steps = {}, []
+    for step in plan.steps[:3]:
+        settings = {**step.settings, "n_folds": n_folds, "look_at": "training"}
+        folds[step.name] = Folded(step_context(plan.study, plan.dictionary, settings), METHOD_OF[step.method])
+        steps.append(step.model_copy(update={"parts": folds[step.name].parts(), "settings": settings}))
+    plan = plan.model_copy(update={"steps": tuple(steps)})
+    found: dict[str, np.ndarray] = {}
+    for step in plan.steps:
+        inputs = {name: found[source] for name, source in step.inputs.items() if source in found}
+        turn, number = folds[step.name].begin(inputs), 0
+        while turn.ask is not None:
+            sent = sent_arrays(step.part(turn.ask), turn.state, inputs)
+            request = request_of(plan, turn.ask, sent, step.name, number)
+            judged = judge(request, plan, seen)
+            assert isinstance(judged, Seen), f"{judged} in {step.name}.{turn.ask} {number}"
+            if "beta" in sent:
+                asked = int(np.flatnonzero(sent["asked"])[0])
+                far = {**sent, "beta": np.where(np.arange(n_folds)[:, None] == asked, 9.0, sent["beta"])}
+                assert judge(request_of(plan, turn.ask, far, step.name), plan, seen) in (
+                    Code.REQUEST_TOO_FAR, Code.REQUEST_CONTRADICTS,
+                )  # fmt: skip
+            terms = [folds[step.name].local(turn.ask, sent, site) for site in sites]
+            seen, number = learned(judged, request, terms[0]), number + 1
+            turn = folds[step.name].finish(turn.ask, turn.state, inputs, combine(terms))
+        found |= {f"{step.name}.{name}": array for name, array in turn.state.items()}
+    assert set(seen.points) == {f"fit/{fold}" for fold in range(n_folds)}
 
 
 # ---------------------------------------------------------------- each rule
