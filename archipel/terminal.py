@@ -90,9 +90,10 @@ def _hazard_ratios(result: Result) -> Table:
 
 
 def _cost(result: Result) -> str:
+    sums = "" if result.mode == "simulate" else "; sums masked" if result.sums_masked else "; sums not masked"
     return (
         f"{result.rounds} rounds in {wording.duration(result.wall_s)}; {wording.size(result.bytes_up)} to the hub, "
-        f"{wording.size(result.bytes_down)} to the sites; plan {result.plan_hash[:12]}"
+        f"{wording.size(result.bytes_down)} to the sites{sums}; plan {result.plan_hash[:12]}"
     )
 
 

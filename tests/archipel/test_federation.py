@@ -14,6 +14,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 
 from archipel import Study, runs
 from archipel.alive import descendants, is_alive, running_children
+from archipel.cross_validation import fit
 from archipel.demo import CONFIGS, make_sites
 from archipel.homes import enrol_site, init_hub, init_site, join_site, list_sites, revoke_site, utc_now
 from archipel.local_federation import LocalFederation, find_sites
@@ -30,11 +32,16 @@ from archipel.result import original_scale
 from archipel.site_folders import read_sites
 from archipel.studies import compile_study
 from client.approvals import approve
+from client.state import SitePaths, fold_key
 from models.compile import build_step, compile_plan
+from models.concordance import c_index, harrell
+from models.folds import deal
 from models.progress import Progress
 from models.step import combine
+from schemas.cohort import Cohort
 from schemas.design import design_columns
 from schemas.plan import Plan
+from schemas.result import Scores
 from schemas.study import load_study
 from server.launcher import online_sites
 from server.records import RunRecord
@@ -78,7 +85,9 @@ def undisturbed(federation: LocalFederation, study: Callable[..., Path]) -> dict
 def study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The demo's study without evaluation, under another name and with other terms."""
 
-    def write(name: str, *, deadline_s: float = 30, on_dropout: str = "pause", folds: int = 0) -> Path:
+    def write(
+        name: str, *, deadline_s: float = 30, on_dropout: str = "pause", folds: int = 0, secure_sum: bool = True
+    ) -> Path:
         folder = tmp_path_factory.mktemp(name)
         text = (CONFIGS / "cgd" / "study.toml").read_text()
         for key, value in (
@@ -89,6 +98,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         ):
             text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
             assert found == 1
+        text += "" if secure_sum else "secure_sum = false\n"
         (folder / "study.toml").write_text(text)
         (folder / "dictionary.toml").write_text((CONFIGS / "cgd" / "dictionary.toml").read_text())
         return folder / "study.toml"
@@ -115,6 +125,27 @@ def test_real_processes_find_what_the_simulation_finds(federation, study, tables
         np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=0, atol=1e-9)
     assert real.log_likelihood == pytest.approx(simulated.log_likelihood, abs=1e-9)
     assert real.plan_hash == simulated.plan_hash
+    assert real.sums_masked
+    plan = notebook.plan()
+    _assert_cross_validation(federation, run_id, plan, tables)
+    _assert_c_index_by_hand(real.evaluation["federated"], federation, plan, tables)
+    _assert_nothing_of_one_site_is_stored(federation, run_id, plan, tables)
+
+
+def test_masked_and_plain_sums_find_the_same(federation, study, undisturbed):
+    plan = compile_study(study("in-clear", secure_sum=False))
+    run_id = _launch(federation, plan)
+    _finish(federation, run_id)
+    result = runs.result_of(federation.hub, run_id)
+    assert not result.sums_masked
+    assert "the sums were not masked" in result.warnings[0]
+    _assert_equal(undisturbed, result.coefficients, 1e-9)
+
+
+def test_two_sites_are_refused_unless_the_study_gives_masks_up(federation, study):
+    two = ["nih", "amsterdam"]
+    with pytest.raises(runs.LaunchError, match="secure_sum = false"):
+        runs.launch_plan(federation.hub, compile_study(study("masked-pair")), two)
 
 
 def test_killed_server_app_is_resumed_to_the_same_coefficients(federation, study, undisturbed):
@@ -256,6 +287,69 @@ def test_commands_tell_about_runs(federation, undisturbed, tmp_path, monkeypatch
 
 
 # ---------------------------------------------------------------- oracles
+def _dealt(federation: LocalFederation, plan: Plan, tables: Path) -> dict[str, Cohort]:
+    """The cohorts with the folds that each site has dealt by its own key, which here lies on the same machine."""
+    return {
+        name: replace(
+            cohort,
+            fold_of=deal(
+                cohort.event,
+                cohort.group,
+                plan.study.evaluation.folds,
+                fold_key(SitePaths(federation.site(name))),
+                0,
+                cohort.patient_ids,
+            ),
+        )
+        for name, cohort in _cohorts(plan, tables).items()
+    }
+
+
+def _assert_cross_validation(federation: LocalFederation, run_id: str, plan: Plan, tables: Path) -> None:
+    """Every array that the real run found, evaluation included, is what plain sums over the same folds give."""
+    expected = run_plan(plan, _dealt(federation, plan, tables)).progress
+    with runs.open_store(federation.hub) as store:
+        found = store.final_arrays(run_id)
+        assert store.skipped_steps(run_id) == expected.skipped
+    assert found.keys() == expected.arrays.keys()
+    assert {"cv_concordance.c_index", "cv_brier.ibs", "cv_slope.slope"} <= found.keys()
+    for name, array in expected.arrays.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def _assert_c_index_by_hand(scores: Scores, federation: LocalFederation, plan: Plan, tables: Path) -> None:
+    """The slow obvious version: per fold a fit on the others, then Harrell's pairs inside each site."""
+    cohorts = _dealt(federation, plan, tables)
+    study, dictionary = plan.study, plan.dictionary
+    for fold, found in enumerate(scores.c_index.per_fold):
+        train = {name: cohort.take(cohort.fold_of != fold) for name, cohort in cohorts.items()}
+        test = {name: cohort.take(cohort.fold_of == fold) for name, cohort in cohorts.items()}
+        model = fit(study, dictionary, train)
+        counts = np.sum(
+            [harrell(one.time, one.event, model.log_hazard(one, study, dictionary)) for one in test.values()], axis=0
+        )
+        assert found == pytest.approx(c_index(*counts), abs=1e-9), fold
+
+
+def _assert_nothing_of_one_site_is_stored(federation: LocalFederation, run_id: str, plan: Plan, tables: Path) -> None:
+    """The hub's folder holds what the sums of all sites gave, and the summand of none."""
+    stored = b"".join(path.read_bytes() for path in federation.hub.rglob("*") if path.is_file())
+    with runs.open_store(federation.hub) as store:
+        assert store.kept_replies(run_id, "moments", "sums", 0) == []
+        mean = store.final_arrays(run_id)["moments.mean"]
+    assert mean.tobytes() in stored, "the search can find"
+    question = Progress.start(plan).question
+    step = build_step(plan, question.step)
+    looked_for = 0
+    for cohort in _cohorts(plan, tables).values():
+        for name, array in step.local(question.part, question.arrays, cohort).items():
+            # Sums of whole numbers are small counts, whose bytes are everywhere.
+            for value in np.ravel(array)[np.ravel(array) % 1 != 0]:
+                assert np.float64(value).tobytes() not in stored, name
+                looked_for += 1
+    assert looked_for >= 15
+
+
 def _cohorts(plan: Plan, tables: Path):
     return read_sites(tables, plan.study, plan.dictionary).cohorts
 

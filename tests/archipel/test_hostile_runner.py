@@ -1,6 +1,8 @@
 """Nothing that a taken-over runner adds to its answer reaches the hub: real hub, agents and gate, another's runner.
 
-Looked at from the hub's side: its SuperLink writes down every byte that sites push.
+Looked at from the hub's side: its SuperLink writes down every byte that sites push. The sums of these runs are in
+clear, so that the gate alone is looked at; under masks nothing could be found, whatever the gate let pass, which the
+last tests show.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ import pytest
 
 from archipel import runs
 from archipel.local_federation import LocalFederation
+from archipel.site_folders import read_sites
 from client import site_process
-from models.compile import compile_plan
+from models.compile import build_step, compile_plan
+from models.progress import Progress
 from privacy.ledger import entries
 from schemas.codes import Code
 from schemas.messages import Reply, decode_as
@@ -136,11 +140,41 @@ def test_a_tampered_answer_does_not_reach_the_hub(federation: Federation, attack
         assert HOSTILE in message
 
 
+def test_under_masks_the_hub_receives_no_summand_of_any_site(federation: Federation) -> None:
+    """All that it received in a run, decoded and as bytes: not the lie, which no gate can see, and no honest sum."""
+    before = len(federation.received())
+    federation.approve(plan := plan_of("lie-in-the-plans-form", secure_sum=True))
+    run_id = runs.launch_plan(federation.hub, plan)
+    _until(lambda: record_of(federation, run_id).status in ("done", "failed", "paused"), "the end of the run")
+    received = federation.received()[before:]
+    replies = [reply for reply in replies_in(received) if reply.run_id == run_id]
+    assert {reply.phase for reply in replies} == {"keys", "shares", "inbox", "value"}
+    assert all(dict(reply.arrays) == {} for reply in replies)
+    assert all(content not in received for content in TAMPERED)
+    looked_for = [value for name in SITES for value in summand_of(federation, plan, name)]
+    assert len(looked_for) >= len(SITES)
+    assert all(np.float64(value).tobytes() not in received for value in looked_for)
+
+
 def test_the_recording_would_have_shown_it(federation: Federation) -> None:
     """Last of the module: a lie in the plan's own form passes, so the bytes that were looked for can be found."""
     run_id, _ = run_attack(federation, "lie-in-the-plans-form")
-    assert TAMPERED[0] in federation.received()
+    received = federation.received()
+    assert TAMPERED[0] in received
     assert [reply.status for reply in replies_to(federation, run_id)] == ["ok"] * len(SITES)
+    honest = [name for name in SITES if name != HOSTILE]
+    looked_for = [value for name in honest for value in summand_of(federation, plan_of("honest"), name)]
+    assert all(np.float64(value).tobytes() in received for value in looked_for)
+
+
+def summand_of(federation: Federation, plan: Plan, name: str) -> list[float]:
+    """The numbers of a site's first summand; small ones, whose bytes may be anywhere, left out."""
+    question = Progress.start(plan).question
+    assert question is not None
+    assert question.step == STEP
+    cohort = read_sites(federation.sites[name].parent, plan.study, plan.dictionary).cohorts[name]
+    arrays = build_step(plan, STEP).local(question.part, question.arrays, cohort)
+    return [float(value) for array in arrays.values() for value in np.ravel(array) if abs(value) > 1000]
 
 
 # ---------------------------------------------------------------- one run
@@ -161,12 +195,12 @@ def run_attack(federation: Federation, attack: str) -> tuple[str, str]:
     return run_id, message
 
 
-def plan_of(attack: str) -> Plan:
+def plan_of(attack: str, *, secure_sum: bool = False) -> Plan:
     study = small_study(
         name=f"attack-{attack}",
         model=Model(covariates=("age_years", "sex"), penalty=0.1),
         evaluation=Evaluation(folds=0),
-        privacy=Privacy(secure_sum=False),  # masked, a number that should not leave could not be looked for
+        privacy=Privacy(secure_sum=secure_sum),  # masked, a number that should not leave could not be looked for
     )
     return compile_plan(study, small_dictionary())
 

@@ -18,6 +18,7 @@ from archipel.alive import descendants, is_alive
 from archipel.demo import CONFIGS, make_sites
 from archipel.local_federation import LocalFederation, find_sites, read_dialect
 from archipel.report import read_result
+from archipel.runs import LaunchError
 from archipel.trial import TrialError, run_trial, temporary_home
 from client.settings import load_settings
 from schemas.errors import ArchipelError
@@ -32,6 +33,16 @@ def tables(tmp_path):
 
 
 # ---------------------------------------------------------------- without processes
+def test_two_sites_cannot_hide_from_each_other_so_nothing_is_started(tables, tmp_path, monkeypatch):
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    for name in ("nih", "amsterdam"):
+        (tables / name).rename(pair / name)
+    monkeypatch.setattr(LocalFederation, "set_up", lambda self: pytest.fail("was set up"))
+    with pytest.raises(LaunchError, match=r"at least 3 sites, and there are 2 \(amsterdam, nih\)"):
+        run_trial(STUDY, pair, tmp_path / "home")
+
+
 def test_site_that_cannot_take_part_is_named_before_anything_is_trained(tables, tmp_path, monkeypatch):
     table = tables / "amsterdam" / "clinical.csv"
     table.write_text(table.read_text().replace("rIFN-g", "interferon"))
@@ -166,5 +177,10 @@ def test_demo_ends_with_its_files_and_its_times(tmp_path):
     assert {site.status for site in result.sites} == {"took part"}
     assert result.coefficients == pytest.approx(simulated.coefficients, abs=1e-9)
     assert json.loads((out / "result.json").read_text())["evaluation"].keys() >= {"federated", "site_only"}
+    assert result.sums_masked
+    assert len(result.evaluation["federated"].c_index.per_fold) == 5
+    assert result.evaluation_kind.startswith("5-fold cross-validation over all sites")
+    assert "sums masked" in found.stdout
+    assert "not masked" not in found.stdout + (out / "report.html").read_text()
     assert "First round after" in found.stdout
     assert "<svg" in (out / "report.html").read_text()
