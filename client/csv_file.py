@@ -26,6 +26,7 @@ __all__ = ["MAX_BYTES", "read_csv"]
 
 MAX_BYTES = 1 << 30
 _CELLS_AT_ONCE = 500_000
+_LONGEST_CELL = 1 << 17
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 little endian starts with the first of them
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _BOM = b"\xef\xbb\xbf"
@@ -121,6 +122,8 @@ def _row(data: bytes, position: int) -> tuple[int]:
 # ---------------------------------------------------------------- text to cells
 def _reader(text: str, dialect: Dialect) -> Iterator[list[str]]:
     lines = (line.group() for line in _LINE.finditer(text))
+    # The limit is the process's own, and libraries raise it; an unclosed quote must not swallow a whole file.
+    csv.field_size_limit(_LONGEST_CELL)
     return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
 
 

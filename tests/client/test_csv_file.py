@@ -1,5 +1,6 @@
 """What a CSV file of everyday hospitals looks like, and how each contradiction with site.toml is named."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,14 @@ def test_portions_of_rows_make_one_column(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_byte_that_cp1252_does_not_know_is_a_problem(tmp_path: Path) -> None:
     kind, where, _ = only(read(tmp_path, b"patient_id,sex\nP1,\x81\xe9\n", Dialect(encoding="cp1252")))
     assert (kind, where) == ("encoding", "clinical.csv row 2")
+
+
+def test_a_limit_that_a_library_has_raised_does_not_let_a_quote_swallow_the_file(tmp_path: Path) -> None:
+    before = csv.field_size_limit(1 << 30)
+    try:
+        text = "patient_id,sex\nP1," + '"' + "x" * 200_000
+        (tmp_path / "clinical.csv").write_text(text)
+        reading = read_csv(tmp_path / "clinical.csv", Dialect(), {"patient_id", "sex"}, {"patient_id", "sex"})
+        assert [problem.kind for problem in reading.problems] == ["quote"]
+    finally:
+        csv.field_size_limit(before)
