@@ -25,12 +25,16 @@ def launch(
     hub: HubFolder = HUB,
     sites: Annotated[
         str | None,
-        typer.Option(metavar="A,B,…", help="Sites to invite, at least two.", show_default="all that are enrolled"),
+        typer.Option(
+            metavar="A,B,…",
+            help="Sites to invite: three or more; two for sums in clear.",
+            show_default="all that are enrolled",
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run until it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a run of a study. Each site takes part once it has approved the plan; until then the run waits."""
+    """Start a run of a study. It waits until every site has approved the plan, and the list of sites with it."""
     from archipel.runs import launch as start
 
     chosen = None if sites is None else [name.strip() for name in sites.split(",") if name.strip()]
@@ -76,6 +80,8 @@ def show(run_id: RunId, hub: HubFolder = HUB, as_json: AsJson = False) -> None:
     for name in ("run_id", "study", "status", "message", "plan_hash", "rounds"):
         say(f"{name.replace('_', ' '):<12} {found[name]}")
     say(f"{'sites':<12} {', '.join(found['sites']) or 'not settled yet'}")
+    masked = f"masked, roster {found['roster_fingerprint']}" if found["roster_fingerprint"] else "in clear"
+    say(f"{'sums':<12} {masked}")
     for state in ("left_out", "dropped"):
         for site, reason in found[state].items():
             say(f"{state.replace('_', ' '):<12} {site}: {reason}")

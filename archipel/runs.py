@@ -17,7 +17,7 @@ from archipel.studies import compile_study
 from schemas.errors import ArchipelError
 from schemas.plan import Plan, read_plan
 from schemas.result import Result
-from schemas.roster import Roster, make_roster
+from schemas.roster import Roster, make_roster, read_roster
 from server.conduct import DATABASE
 from server.hub_home import load_hub_settings
 from server.hub_process import is_up
@@ -247,6 +247,7 @@ def describe_run(store: Store, run_id: str) -> dict[str, Any]:
     )  # fmt: skip
     return {
         **{name: getattr(run, name) for name in plain},
+        "roster_fingerprint": read_roster(run.roster.encode()).fingerprint if run.roster else "",
         "sites": list(run.remaining),
         "rounds": len(list_rounds(store, run_id)),
         "events": [{"at": e.at, "level": e.level, "text": e.text} for e in list_events(store, run_id)],

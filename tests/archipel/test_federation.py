@@ -261,6 +261,7 @@ def test_commands_tell_about_runs(federation, undisturbed, tmp_path, monkeypatch
     code, out, _ = run("runs", "show", "undisturbed", *hub)
     assert code == 0
     assert "Done after" in out
+    assert f"masked, roster {runs.roster_of(federation.hub, list(federation.sites)).fingerprint}" in out
     code, out, _ = run("runs", "watch", run_id, *hub)
     assert code == 0
     assert f"{run_id}: done." in out
