@@ -43,6 +43,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python experiments/bench_rounds/run.py
+	$(BIN)/python experiments/bench_masked/run.py
+	$(BIN)/python experiments/bench_secure_sum/run.py
+	$(BIN)/archipel demo --no-serve --out out/bench-demo | grep -E "rounds in|First round"
 
 # For maintainers: resolve every requirement in one go. uv comes with flwr. No index is named in the file.
 lock: setup
