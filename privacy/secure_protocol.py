@@ -41,7 +41,6 @@ from privacy.secure_errors import (
 )
 from privacy.shamir import Bytes
 from schemas.canonical import canonical_json
-from schemas.plan import Plan
 from schemas.roster import Roster
 
 __all__ = [
@@ -52,7 +51,6 @@ __all__ = [
     "add_keystreams",
     "pair_key",
     "read_announcements",
-    "round_index",
     "seed_commitment",
     "self_key",
 ]
@@ -75,7 +73,7 @@ class SecureRun:
         plan_hash: SHA-256 of the plan, hexadecimal.
         run_id: Of the run.
         sites: Who takes part, sorted: sites of the roster, at least its threshold.
-        n_rounds: Rounds that the plan can have; they are numbered from 0 (`round_index`).
+        n_rounds: Rounds that the plan can have; they are numbered from 0 (`Plan.round_index`).
     """
 
     roster: Roster
@@ -140,21 +138,6 @@ class SecureRun:
             tuple(site for site in self.sites if site in present),
             tuple(site for site in self.sites if site not in present),
         )
-
-
-def round_index(plan: Plan, step: str, number: int) -> int:
-    """Return the place of a round among all rounds that a plan can have: rounds are numbered from 0 in each step.
-
-    Raises:
-        RunError: When the plan has no such step or round.
-    """
-    before = 0
-    for one in plan.steps:
-        times = sum(part.times for part in one.parts)
-        if one.name == step and 0 <= number < times:
-            return before + number
-        before += times
-    raise RunError("the plan has no such round")
 
 
 # ---------------------------------------------------------------- the list of one round

@@ -256,7 +256,7 @@ def mask(state: Ready, number: int, vector: NDArray[np.uint64]) -> tuple[Ready, 
 
     Args:
         state: After `receive`.
-        number: Of the round, `round_index`.
+        number: Of the round, `Plan.round_index`.
         vector: As `privacy.fixed_point` encodes it.
 
     Raises:

@@ -1,31 +1,13 @@
-"""Rounds of a plan have one place each, and keys differ in everything that they are for."""
+"""Keys differ in everything that they are for."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
-from privacy.secure_errors import RunError
-from privacy.secure_protocol import pair_key, round_index, self_key
-from tests.plans import small_plan
+from privacy.secure_protocol import pair_key, self_key
 from tests.privacy.secure_federation import Federation, roster_of, run_of
 
 RUN = run_of(3, 2)
-
-
-def test_every_round_that_a_plan_can_have_has_its_own_place_in_order() -> None:
-    plan = small_plan()
-    rounds = [(step.name, number) for step in plan.steps for number in range(sum(part.times for part in step.parts))]
-    assert [round_index(plan, *one) for one in rounds] == list(range(plan.max_rounds))
-
-
-@pytest.mark.parametrize(
-    ("step", "number"), [("moments", 1), ("fit", small_plan().max_rounds - 1), ("fit", -1), ("other", 0)]
-)
-def test_a_round_that_the_plan_has_not_has_no_place(step: str, number: int) -> None:
-    with pytest.raises(RunError):
-        round_index(small_plan(), step, number)
 
 
 def test_a_pair_has_one_key_and_one_of_the_two_adds() -> None:

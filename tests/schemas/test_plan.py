@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from privacy.secure_protocol import round_index
 from schemas.study import Privacy
 from tests.plans import small_plan
 
@@ -14,7 +13,6 @@ ROUNDS = [("moments", 0), *(("fit", number) for number in range(5))]
 
 def test_every_round_has_a_place_of_its_own() -> None:
     assert [PLAN.round_index(*place) for place in ROUNDS] == list(range(PLAN.max_rounds))
-    assert [round_index(PLAN, *place) for place in ROUNDS] == list(range(PLAN.max_rounds)), "as the protocol counts"
 
 
 @pytest.mark.parametrize("place", [("moments", 1), ("fit", 5), ("fit", -1), ("rows", 0)])
