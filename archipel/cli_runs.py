@@ -151,7 +151,7 @@ def report(
         found = find_run(store, run_id)
         plan = plan_of(store, found)
     result = result_of(hub, found)
-    json_file, page = write_outputs(out or Path("results") / found, result, model_of(hub, found), plan=plan)
+    json_file, page = write_outputs(out or Path("results") / found, result, model_of(hub, result), plan=plan)
     if as_json:
         say(result.to_json())
         return

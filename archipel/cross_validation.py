@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archipel.local_run import run_plan
-from models.baseline import cumulative_hazard_at
+from models.baseline import cumulative_hazard_at, survival
 from models.calibration import calibration_slope
 from models.censoring import ibs_times, integrated_brier
 from models.compile import compile_plan
@@ -70,7 +70,7 @@ class Fitted:
     def survival(self, log_hazard: Floats, times: Floats) -> Floats:
         """Return the (n_patients, n_times) probability of no event until each time."""
         at_times = cumulative_hazard_at(times, self.edges, len(self.edges), self.cumulative_hazard, exact=self.exact)
-        return np.exp(-np.exp(log_hazard)[:, None] * at_times[None, :])
+        return survival(log_hazard, at_times)
 
     def survival_each(self, log_hazard: Floats, times: Floats) -> Floats:
         """Return the (n_patients,) probability of no event until each patient's own time."""
@@ -256,6 +256,7 @@ class _Judge:
 
     def __call__(self, name: str, model: Fitted, weight: float = 1.0) -> Judged:
         score = model.log_hazard(self.test, self.study, self.dictionary)
+        concordant, tied, comparable = _pairs([(self.test, score)])
         horizons = np.asarray(self.study.endpoint.horizons_days, dtype=np.float64)
         return Judged(
             name=name,
@@ -264,8 +265,8 @@ class _Judge:
             patients=self.test,
             log_hazard=score,
             survival=model.survival(score, horizons),
-            comparable=int(_pairs([(self.test, score)])[2]),
-            c_index=_c_index([(self.test, score)]),
+            comparable=int(comparable),
+            c_index=c_index(concordant, tied, comparable) if comparable else None,
             c_index_within=_c_index(self._by_site(score)),
             ibs=self._ibs(model, score),
         )

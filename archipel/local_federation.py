@@ -23,20 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from archipel.alive import descendants, end_all
 from archipel.homes import enrol_site, init_hub, init_site, join_site, utc_now
 from archipel.runs import roster_of
-from archipel.site_folders import find_site_folders
+from archipel.site_folders import find_site_folders, read_dialect
 from client.approvals import approve
 from client.dialect import Dialect
 from client.optout import OPTOUT_FILE
-from client.settings import SETTINGS_FILE
-from schemas.errors import ArchipelError, FaultsError
+from schemas.errors import ArchipelError
 from schemas.plan import Plan
 from schemas.processes import PARENT_VARIABLE
-from schemas.toml_source import TomlSource
 from server.hub_home import load_hub_settings
 from server.hub_process import is_up
 
@@ -228,21 +224,6 @@ _QUIET = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-
-
-def read_dialect(tables: Path) -> Dialect:
-    """Return how the CSV files of a folder of tables are written, as its own ``site.toml`` says, else plain.
-
-    Raises:
-        FaultsError: When that file is wrong.
-    """
-    if not (tables / SETTINGS_FILE).is_file():
-        return Dialect()
-    source = TomlSource(tables / SETTINGS_FILE)
-    try:
-        return Dialect.model_validate(source.data.get("csv", {}))
-    except ValidationError as error:
-        raise FaultsError(str(tables / SETTINGS_FILE), source.faults_of(error, ("csv",))) from None
 
 
 def _csv_section(dialect: Dialect) -> str:

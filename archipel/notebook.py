@@ -138,8 +138,9 @@ class Study:
 
         with _runs.open_store(Path(self.hub)) as store:
             plan = _runs.plan_of(store, run_id)
-        model = _runs.model_of(Path(self.hub), run_id)
-        return write_outputs(Path(out), self.result(run_id), model, plan=plan)[1]
+        result = self.result(run_id)
+        model = _runs.model_of(Path(self.hub), result)
+        return write_outputs(Path(out), result, model, plan=plan)[1]
 
     def compare(self, *run_ids: str) -> Comparison:
         """Return two or more runs (or ``result.json`` files) side by side."""

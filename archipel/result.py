@@ -17,6 +17,7 @@ import numpy as np
 
 from archipel.curves import calibration_points, risk_group_curves
 from models.baseline import cumulative_hazard_at
+from models.moments import original_scale
 from models.progress import Progress
 from models.step import Floats
 from schemas.design import DesignColumn, design_columns
@@ -85,7 +86,7 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
     plan, arrays = progress.plan, progress.arrays
     study = plan.study
     design = design_columns(study, plan.dictionary)
-    coefficients, errors = original_scale(arrays)
+    coefficients, errors = original_scale(arrays["fit.beta"], arrays["fit.covariance"], arrays["moments.scale"])
     baseline = _baseline(plan, arrays)
     kaplan_meier, calibration = facts.out_of_fold or _in_sample(plan, arrays)
     exact = study.privacy.exact_times
@@ -136,13 +137,6 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         warnings=(*warnings, *facts.warnings),
         reasons=_reasons(design, errors, baseline, kaplan_meier, calibration),
     )
-
-
-def original_scale(arrays: Mapping[str, Floats], prefix: str = "") -> tuple[Floats, Floats]:
-    """Return ((p,) coefficients, (p,) standard errors) for one unit of each covariate; error 0 means none exists."""
-    scale = arrays[f"{prefix}moments.scale"]
-    variance = np.diag(arrays[f"{prefix}fit.covariance"])
-    return arrays[f"{prefix}fit.beta"] / scale, np.sqrt(np.maximum(variance, 0.0)) / scale
 
 
 def dictionary_facts(plan: Plan) -> DictionaryFacts:

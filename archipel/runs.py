@@ -179,17 +179,16 @@ def resume(hub: Path, run_id: str) -> None:
     submit(hub, run_id)
 
 
-def model_of(hub: Path, run_id: str) -> bytes:
-    """Return the content of ``model.safetensors`` of a finished run.
+def model_of(hub: Path, result: Result) -> bytes:
+    """Return the content of ``model.safetensors`` of the finished run that gave `result`.
 
     Raises:
         UnknownRunError: When there is no such run, or it is not done.
     """
     from archipel.artefact import artefact_bytes
-    from archipel.federation_result import federation_result
 
     with open_store(hub) as store:
-        return artefact_bytes(store.final_arrays(run_id), federation_result(store, run_id))
+        return artefact_bytes(store.final_arrays(result.run_id), result)
 
 
 def result_of(hub: Path, run_id: str) -> Result:

@@ -88,7 +88,7 @@ def read_sites(folder: Path, study: Study, dictionary: Dictionary) -> Sites:
     for name, home in find_site_folders(folder).items():
         try:
             cohorts[name], _ = cohort_and_counts(
-                home, dictionary, study, _dialect(home), floors, load_optout(home / OPTOUT_FILE), site=name
+                home, dictionary, study, read_dialect(home), floors, load_optout(home / OPTOUT_FILE), site=name
             )
         except TooFewPatientsError as error:
             left_out[name] = "; ".join(fault.what for fault in error.faults)
@@ -102,11 +102,16 @@ def read_sites(folder: Path, study: Study, dictionary: Dictionary) -> Sites:
     return Sites(cohorts, left_out)
 
 
-def _dialect(home: Path) -> Dialect:
-    if not (home / SETTINGS_FILE).is_file():
+def read_dialect(tables: Path) -> Dialect:
+    """Return how the CSV files of a folder of tables are written, as its own ``site.toml`` says, else plain.
+
+    Raises:
+        FaultsError: When that file is wrong.
+    """
+    if not (tables / SETTINGS_FILE).is_file():
         return Dialect()
-    source = TomlSource(home / SETTINGS_FILE)
+    source = TomlSource(tables / SETTINGS_FILE)
     try:
         return Dialect.model_validate(source.data.get("csv", {}))
     except ValidationError as error:
-        raise FaultsError(SETTINGS_FILE, source.faults_of(error, ("csv",))) from None
+        raise FaultsError(str(tables / SETTINGS_FILE), source.faults_of(error, ("csv",))) from None

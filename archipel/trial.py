@@ -120,7 +120,8 @@ def run_trial(
         tell(f"Run {run_id} started")
         first = _watch(federation, run_id, on_view, give_up_s)
         run_s = time.monotonic() - started
-        result, model = result_of(federation.hub, run_id), model_of(federation.hub, run_id)
+        result = result_of(federation.hub, run_id)
+        model = model_of(federation.hub, result)
     launch_s = run_s - (datetime.datetime.now(datetime.UTC) - began).total_seconds()
     return Trial(result, model, plan, Timing(max(0.0, launch_s + (first - began).total_seconds()), run_s))
 

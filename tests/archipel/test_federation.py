@@ -28,7 +28,6 @@ from archipel.homes import enrol_site, init_hub, init_site, join_site, list_site
 from archipel.local_federation import LocalFederation, find_sites
 from archipel.local_run import run_plan
 from archipel.report import read_result
-from archipel.result import original_scale
 from archipel.site_folders import read_sites
 from archipel.studies import compile_study
 from client.approvals import approve
@@ -36,6 +35,7 @@ from client.state import SitePaths, fold_key
 from models.compile import build_step, compile_plan
 from models.concordance import c_index, harrell
 from models.folds import deal
+from models.moments import original_scale
 from models.progress import Progress
 from models.step import combine
 from schemas.cohort import Cohort
@@ -366,7 +366,8 @@ def _fit_without(plan: Plan, tables: Path, leaver: str) -> dict[str, float]:
         progress = progress.absorb(
             combine([step.local(question.part, question.arrays, cohort) for cohort in asked.values()])
         )
-    coefficients, _ = original_scale(progress.arrays)
+    arrays = progress.arrays
+    coefficients, _ = original_scale(arrays["fit.beta"], arrays["fit.covariance"], arrays["moments.scale"])
     names = [column.name for column in design_columns(plan.study, plan.dictionary)]
     return dict(zip(names, coefficients, strict=True))
 
