@@ -76,7 +76,7 @@ def verify_plan(plan: Plan, floors: Floors) -> Code | None:
     try:
         if study_faults(plan.study, plan.dictionary):  # `archipel study check` refuses such a study; a hub need not
             return Code.PLAN_NOT_OURS
-        ours = compile_plan(plan.study, plan.dictionary)
+        ours = compile_plan(plan.study, plan.dictionary, adds_noise=True)  # `client.guard` does
     except Exception:  # whatever the hub put into a study that no compiler accepts
         return Code.PLAN_NOT_OURS
     return None if ours.hash == plan.hash else Code.PLAN_NOT_OURS

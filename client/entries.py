@@ -7,6 +7,7 @@ from client.questions import Asked, Request, round_of
 from client.secure import survivors_of
 from models.compile import CODE_VERSION
 from privacy import gate
+from privacy.budget import Charge
 from privacy.gate import Floors
 from privacy.ledger import Event, EventKind
 from schemas.canonical import sha256_hex
@@ -17,8 +18,8 @@ from schemas.plan import Plan
 __all__ = ["refusal_entry", "release_entry"]
 
 
-def release_entry(kept: Kept, asked: Asked, plan: Plan, floors: Floors) -> Event:
-    """Return the entry of an answer, from the bytes that leave and what was asked."""
+def release_entry(kept: Kept, asked: Asked, plan: Plan, floors: Floors, paid: Charge | None = None) -> Event:
+    """Return the entry of an answer, from the bytes that leave, what was asked, and what the budget paid for it."""
     return Event(
         _kind(kept),
         run=kept.run_id,
@@ -31,8 +32,10 @@ def release_entry(kept: Kept, asked: Asked, plan: Plan, floors: Floors) -> Event
         n_bytes=len(kept.reply),
         arrays=_arrays(kept, plan),
         n_patients=kept.n_patients if kept.phase in (gate.VALUE, gate.KEYS) else None,
-        rule=_rule(kept, asked, plan, floors),
+        rule=_rule(kept, asked, plan, floors) + (", with noise" if paid is not None else ""),
         code_version=CODE_VERSION,
+        dataset=paid.dataset if paid is not None else "",
+        mu_squared=paid.mu_squared if paid is not None else 0.0,
     )
 
 

@@ -2,13 +2,14 @@
 
     admit:   decode -> words -> plan is ours -> roster -> both approved, not paused -> run unchanged -> gate
              -> answered before? -> order of rounds -> parameters of an honest fit
-    release: all of that again -> gate on the draft -> mask -> keep the bytes and the state -> ledger (fsync)
-             -> mark as entered -> return
+    release: all of that again -> gate on the draft -> under differential privacy: debit, noise -> mask
+             -> keep the bytes and the state -> ledger (fsync) -> mark as entered -> return
 
 It decides little itself: `privacy.gate` judges messages, `privacy.inbound` parameters, `client.approvals` plans,
-`client.peers` rosters, `client.answers` the order of rounds, `client.secure` the protocol of the secure sum. What it
-adds is the sequence, and that whatever goes wrong ends in a refusal with a code. Bytes that leave are always encoded
-here, so no header or padding of a request or a draft travels on.
+`client.peers` rosters, `client.answers` the order of rounds, `client.secure` the protocol of the secure sum,
+`client.noising` what differential privacy costs. What it adds is the sequence, and that whatever goes wrong ends in
+a refusal with a code. Bytes that leave are always encoded here, so no header or padding of a request or a draft
+travels on.
 
 Messages of the secure sum that need no table (shares, boxes, consents) are answered in `admit`; the runner sees none.
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +34,7 @@ from client.approved import Approved, JudgePlan
 from client.entries import refusal_entry, release_entry
 from client.guard_protocol import Answer, Run
 from client.members import closeness, load_members
+from client.noising import Noising, honest_verdict
 from client.peers import load_identity
 from client.questions import (
     Asked,
@@ -44,10 +46,11 @@ from client.questions import (
     refuse_if,
 )
 from client.received import load_roster
-from client.secure import SecureSite
-from client.settings import load_settings
+from client.secure import SecureSite, run_of, survivors_of
+from client.settings import DatasetBudget, load_settings
 from client.state import SitePaths, TablesDigest, freeze_optout, place_of, source_digest
 from privacy import gate, inbound
+from privacy.budget import BudgetBrokenError
 from privacy.gate import Floors
 from privacy.inbound import Seen
 from privacy.ledger import Event, Ledger, LedgerBrokenError, rounded_count
@@ -94,8 +97,9 @@ class SiteGuard:
         max_rounds: int | None = None,
         now: Callable[[], datetime.datetime] | None = None,
         judge_plan: JudgePlan = verify_plan,
+        budget: DatasetBudget | None = None,
     ) -> None:
-        """Open the site's ledger and answers.
+        """Open the site's ledger, answers and privacy budget.
 
         Args:
             paths: Of the site's state.
@@ -105,6 +109,7 @@ class SiteGuard:
             max_rounds: That the site answers in one run; None: as many as the plan says.
             now: The clock.
             judge_plan: Why this installation does not stand by a plan, or None.
+            budget: For studies under differential privacy; None: they are refused.
 
         Raises:
             LedgerBrokenError: When the ledger is not what this site wrote.
@@ -119,11 +124,13 @@ class SiteGuard:
         self._last_refusal: Event | None = None
         self._ledger = Ledger(paths.ledger, self._now)
         self._answers = Answers(paths.answers)
+        self._noising = Noising(paths, budget, self._now)
         self._approved = Approved(paths, site, floors, judge_plan, self._answers)
 
     def close(self) -> None:
         """Close the files."""
         self._answers.close()
+        self._noising.close()
 
     def admit(self, request: bytes) -> Run | Answer:
         """Judge a request before anything of it reaches the runner."""
@@ -141,6 +148,7 @@ class SiteGuard:
         if not _needs_runner(asked.request):
             return Answer(self._answer_alone(asked, judged))
         if isinstance(asked.request, SetupRequest):
+            self._noising.verify_affordable(judged.plan)
             self._begin(asked.request)
         return Run()
 
@@ -163,11 +171,14 @@ class SiteGuard:
         if isinstance(reply, Code):
             raise RefusedError(reply)
         self._refuse_close(request.run_id)
-        if judged.roster_hash is not None:
+        if judged.roster_hash is None:
+            refuse_if(honest_verdict(plan, None))
+        else:
             roster = load_roster(self._paths, plan.hash, judged.roster_hash)
             approval = load_approvals(self._paths).signed(plan.hash, judged.roster_hash)
             if roster is None or approval is None:
                 raise RefusedError(Code.ROSTER_NOT_APPROVED)
+            refuse_if(honest_verdict(plan, roster))
             turn = self._site.announce(request, plan, roster, approval)
             reply, change = turn.reply, Change(judged.roster_hash, turn.state)
         return self._send(asked, judged, reply, change, draft.n_patients)
@@ -175,8 +186,6 @@ class SiteGuard:
     def _release_round(self, asked: Asked, request: RoundRequest, judged: _Judged, draft: Draft) -> bytes:
         plan = judged.plan
         part = plan.by_name[request.step].part(request.part)
-        if part.noise is not None:  # the plan lets this out with noise alone, and nothing here adds any
-            raise RefusedError(Code.RELEASE_NOT_IN_PLAN)
         reply = gate.release(draft, request, plan, self._floors)
         if reply is Code.TOO_FEW_PATIENTS and judged.roster_hash is not None:
             # Said aloud it would say something about this site alone; under the masks it adds nothing, unnoticed.
@@ -187,7 +196,13 @@ class SiteGuard:
             self._refuse_close(request.run_id)  # again: another run may have released since this one was set up
         is_empty = reply.status == "empty"
         summand: Arrays = {s.name: np.zeros(s.shape) for s in part.releases} if is_empty else reply.arrays
-        seen = inbound.learned(judged.seen or Seen(), request, summand).encode()
+        known = judged.seen or Seen()
+        if part.noise is None:
+            known = inbound.learned(known, request, summand)
+        elif judged.roster_hash is not None or not is_empty:  # under masks the others count on this site's noise too
+            summand = self._noising.add(request, plan, part, summand)
+            reply = replace(reply, arrays=summand)
+        seen = known.encode()
         change = Change(seen=seen)
         if judged.roster_hash is not None:
             turn = self._site.mask(request, plan, part, summand, self._secure_state(request))
@@ -201,6 +216,8 @@ class SiteGuard:
             turn = self._site.set_up(request, plan, state, self._now().date())
         else:
             turn = self._site.open(request, plan, state)
+            if plan.study.privacy.differential is not None:
+                refuse_if(honest_verdict(plan, run_of(state).roster, len(survivors_of(request)[0].alive)))
         reply = self._send(asked, judged, turn.reply, Change(judged.roster_hash or "", turn.state), 0)
         if request.phase == gate.SHARES:
             self._answers.forget_past()
@@ -220,7 +237,7 @@ class SiteGuard:
             reply=encode(reply),
         )
         self._answers.keep(kept, change)
-        self._ledger.append(release_entry(kept, asked, judged.plan, self._floors))
+        self._enter(kept, asked, judged.plan)
         self._answers.mark_ledgered(kept)
         return kept.reply
 
@@ -282,9 +299,13 @@ class SiteGuard:
             raise RefusedError(Code.ROUND_ANSWERED_OTHERWISE)
         if not kept.ledgered:  # a crash, or a full disk, after the bytes were kept: nothing has left yet
             if not self._ledger.holds_release(sha256_hex(kept.reply)):
-                self._ledger.append(release_entry(kept, asked, plan, self._floors))
+                self._enter(kept, asked, plan)
             self._answers.mark_ledgered(kept)
         return kept
+
+    def _enter(self, kept: Kept, asked: Asked, plan: Plan) -> None:
+        paid = self._noising.paid_for(kept, plan)
+        self._ledger.append(release_entry(kept, asked, plan, self._floors, paid))
 
     # ------------------------------------------------------------ runs
     def _begin(self, request: SetupRequest) -> None:
@@ -324,6 +345,9 @@ class SiteGuard:
         except (StorageError, LedgerBrokenError) as error:  # their sentences are ours, without values
             log.error("%s", error)
             code = Code.STORAGE_FAILED
+        except BudgetBrokenError as error:
+            log.error("%s", error)
+            code = Code.BUDGET_BROKEN
         except Exception as error:
             log.error("the guard failed: %s at %s", type(error).__name__, place_of(error))
             code = Code.STEP_FAILED
@@ -359,6 +383,7 @@ def open_guard(home: Path) -> SiteGuard:
         floors=gate_floors(settings),
         source=lambda: source_digest(load_settings(home), digests),
         max_rounds=settings.max_rounds,
+        budget=settings.budget,
     )
 
 

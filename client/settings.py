@@ -17,7 +17,7 @@ from schemas.errors import Fault, FaultsError
 from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR
 from schemas.toml_source import TomlSource
 
-__all__ = ["SETTINGS_FILE", "Floors", "SiteFloors", "SiteSettings", "load_settings"]
+__all__ = ["SETTINGS_FILE", "DatasetBudget", "Floors", "SiteFloors", "SiteSettings", "load_settings"]
 
 SETTINGS_FILE = "site.toml"
 _STRICT = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=True)
@@ -70,6 +70,23 @@ class SiteFloors(Floors):
         return _not_below(value, 1, "event")
 
 
+class DatasetBudget(BaseModel):
+    """How much of its patients' privacy a site spends, over all studies under differential privacy together.
+
+    Attributes:
+        dataset: Name of the account: of the patients behind the tables, and not of one state of the tables. Another
+            name is another account, with nothing spent; give one only to other patients.
+        epsilon: At most, at `delta`; 0 allows nothing.
+        delta: At which epsilon is read; well below one over the number of patients.
+    """
+
+    model_config = _STRICT
+
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")]
+    epsilon: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+    delta: Annotated[float, Field(gt=0, le=1e-3)] = 1e-5
+
+
 class SiteSettings(BaseModel):
     """Everything in site.toml.
 
@@ -82,6 +99,7 @@ class SiteSettings(BaseModel):
         dialect: How the CSV files are written (section `[csv]`).
         floors: Smallest counts.
         max_rounds: Rounds that the site answers in one run; without it the plan's own limit holds.
+        budget: For studies under differential privacy (section `[budget]`); without it the site refuses them.
     """
 
     model_config = _STRICT
@@ -96,6 +114,7 @@ class SiteSettings(BaseModel):
     dialect: Dialect = Field(default_factory=Dialect, alias="csv")
     floors: SiteFloors = SiteFloors()
     max_rounds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    budget: DatasetBudget | None = None
 
     @field_validator("hub_address")
     @classmethod

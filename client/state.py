@@ -73,6 +73,11 @@ class SitePaths:
         return self.state / "answers.sqlite"
 
     @property
+    def budget(self) -> Path:
+        """What releases under differential privacy have cost, SQLite."""
+        return self.state / "budget.sqlite"
+
+    @property
     def ledger(self) -> Path:
         """The ledger."""
         return self.state / LEDGER_FILE

@@ -92,6 +92,18 @@ def plan_share(plan: Plan) -> float:
     return math.fsum(part.times * part.noise.share for part in parts if part.noise is not None)
 
 
+def plan_mu_squared(plan: Plan) -> float:
+    """Return what a run of the plan costs at most, in the unit that adds up; 0 without differential privacy.
+
+    Raises:
+        ValueError: As `plan_share`.
+    """
+    differential = plan.study.privacy.differential
+    if differential is None:
+        return 0.0
+    return mu_of(differential.epsilon, differential.delta) ** 2 * plan_share(plan)
+
+
 def plan_delta(plan: Plan) -> float:
     """Return the delta that a run of the plan keeps, at its study's epsilon and with noise on a grid.
 

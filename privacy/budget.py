@@ -17,10 +17,10 @@ import contextlib
 import datetime
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from privacy.accountant import epsilon_of, mu_of
 from privacy.storage import StorageError
@@ -186,7 +186,7 @@ class Budget:
         with self._storage():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
             # In this journal a commit is on the disk only once the folder is synced too, which EXTRA adds to FULL.
             self._db.execute("PRAGMA journal_mode = DELETE")
             self._db.execute("PRAGMA synchronous = EXTRA")
@@ -205,15 +205,11 @@ class Budget:
         """
         with self._storage(), self._transaction():
             key = (charge.dataset, charge.run, charge.step, charge.number)
-            row = self._db.execute(
-                "SELECT mu_squared FROM charge WHERE dataset = ? AND run = ? AND step = ? AND number = ?", key
-            ).fetchone()
+            row = self._find(key)
             spent, _ = self._spent(charge.dataset)
             verdict = judge(charge, None if row is None else row[0], spent, limit)
             if verdict.kind == "debit":
-                time = self._now().astimezone(datetime.UTC).isoformat(timespec="milliseconds")
-                cost = (charge.mu_squared, charge.study, charge.plan_hash, time)
-                self._db.execute("INSERT INTO charge VALUES (?, ?, ?, ?, ?, ?, ?, ?)", key + cost)
+                self._insert(charge, key)
             return verdict
 
     def left(self, dataset: str, limit: Limit) -> Left:
@@ -225,6 +221,57 @@ class Budget:
         """
         with self._storage():
             return account(*self._spent(dataset), limit)
+
+    def datasets(self) -> tuple[str, ...]:
+        """Return whose accounts hold a charge, by name.
+
+        Raises:
+            BudgetBrokenError: When the file is damaged.
+            StorageError: When it cannot be read.
+        """
+        with self._storage():
+            rows = self._db.execute("SELECT DISTINCT dataset FROM charge ORDER BY dataset").fetchall()
+        return tuple(name for (name,) in rows)
+
+    def paid(self, run: str, step: str, number: int) -> Charge | None:
+        """Return what a round was charged, to whichever account; None where nothing was.
+
+        Raises:
+            BudgetBrokenError: When the file is damaged.
+            StorageError: When it cannot be read.
+        """
+        with self._storage():
+            row = self._db.execute(
+                "SELECT dataset, run, step, number, mu_squared, study, plan_hash FROM charge"
+                " WHERE run = ? AND step = ? AND number = ? ORDER BY time DESC LIMIT 1",
+                (run, step, number),
+            ).fetchone()
+        return None if row is None else Charge(*row)
+
+    def restore(self, charges: Iterable[Charge]) -> int:
+        """Enter charges of releases that the ledger holds and this file lacks, whatever the limit; return how many.
+
+        So a budget that was put back from an older copy, or lost, is never below what has left the site.
+
+        Raises:
+            BudgetBrokenError: When the file is damaged, or holds another cost for one of them.
+            StorageError: When the disk does not take them.
+        """
+        restored = 0
+        with self._storage(), self._transaction():
+            for charge in charges:
+                key = (charge.dataset, charge.run, charge.step, charge.number)
+                row = self._find(key)
+                if row is None:
+                    self._insert(charge, key)
+                    restored += 1
+                elif row[0] != charge.mu_squared:
+                    raise BudgetBrokenError(
+                        f"{self._path.name} and the ledger do not agree on what run {charge.run}, {charge.step} "
+                        f"#{charge.number} cost: nothing is released under differential privacy. One of the two was "
+                        "changed; restore the site's folder as a whole"
+                    )
+        return restored
 
     def charges(self, dataset: str) -> tuple[Charge, ...]:
         """Return all charges of a dataset, by run, step and number: to hold them against the ledger.
@@ -252,6 +299,15 @@ class Budget:
                     f"{self._path.name} is not a privacy budget of version {_VERSION}: nothing is released under "
                     "differential privacy. Restore the file, or ask who replaced it"
                 )
+
+    def _find(self, key: tuple[str, str, str, int]) -> Any:
+        query = "SELECT mu_squared FROM charge WHERE dataset = ? AND run = ? AND step = ? AND number = ?"
+        return self._db.execute(query, key).fetchone()
+
+    def _insert(self, charge: Charge, key: tuple[str, str, str, int]) -> None:
+        time = self._now().astimezone(datetime.UTC).isoformat(timespec="milliseconds")
+        cost = (charge.mu_squared, charge.study, charge.plan_hash, time)
+        self._db.execute("INSERT INTO charge VALUES (?, ?, ?, ?, ?, ?, ?, ?)", key + cost)
 
     def _spent(self, dataset: str) -> tuple[float, int]:
         rows = self._db.execute("SELECT mu_squared FROM charge WHERE dataset = ?", (dataset,)).fetchall()

@@ -30,6 +30,7 @@ EventKind = Literal["setup", "release", "shares", "refusal", "approval", "withdr
 LEDGER_FILE = "ledger.jsonl"
 GENESIS = "0" * 64
 _ROUND_COUNT_TO = 5
+_WITH_NOISE = frozenset({"dataset", "mu_squared"})
 _VERSION = 1
 _ADVICE = "Nothing is released. Keep ledger.jsonl and ledger.head as they are and tell your data protection officer."
 
@@ -57,6 +58,8 @@ class Event:
         rule: Why (a code, or what was applied).
         who: The person behind an approval, a withdrawal, a pause, a forgotten peer.
         code_version: Of Archipel.
+        dataset: Whose privacy budget paid for a release with noise; left out of the line where there is none.
+        mu_squared: What it paid (`privacy.accountant`), likewise.
     """
 
     kind: EventKind
@@ -73,6 +76,8 @@ class Event:
     rule: str = ""
     who: str = ""
     code_version: str = ""
+    dataset: str = ""
+    mu_squared: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -242,8 +247,14 @@ def _record(entry: Entry) -> dict[str, Any]:
         "index": entry.index,
         "time": entry.time,
         "previous": entry.previous,
-        "event": asdict(entry.event),
+        "event": _event_record(entry.event),
     }
+
+
+def _event_record(event: Event) -> dict[str, Any]:
+    """Return the event's words; what only a release with noise has stands in no other line, old lines included."""
+    record = asdict(event)
+    return record if event.dataset else {name: value for name, value in record.items() if name not in _WITH_NOISE}
 
 
 def _hash(entry: Entry) -> str:
@@ -258,7 +269,7 @@ def _parse(line: bytes) -> Entry:
     """Read one line, which must be exactly what `_line` writes: so any changed byte is found."""
     record = json.loads(line)
     event = record["event"]
-    if set(event) != {item.name for item in fields(Event)}:
+    if set(event) | _WITH_NOISE != {item.name for item in fields(Event)}:
         raise ValueError
     arrays = tuple((name, tuple(shape)) for name, shape in event["arrays"])
     entry = Entry(

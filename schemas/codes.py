@@ -27,6 +27,10 @@ class Code(StrEnum):
     APPROVALS_MISSING = "APPROVALS_MISSING"
     SECURE_SUM_REQUIRED = "SECURE_SUM_REQUIRED"
     SECURE_SUM_REFUSED = "SECURE_SUM_REFUSED"
+    SUM_NOT_VERIFIED = "SUM_NOT_VERIFIED"
+    GRID_NOT_VERIFIED = "GRID_NOT_VERIFIED"
+    GRID_DIFFERS = "GRID_DIFFERS"
+    INTERVAL_BELOW_FLOOR = "INTERVAL_BELOW_FLOOR"
     RUN_UNKNOWN = "RUN_UNKNOWN"
     RUN_CHANGED = "RUN_CHANGED"
     ROUND_ANSWERED_OTHERWISE = "ROUND_ANSWERED_OTHERWISE"
@@ -46,6 +50,10 @@ class Code(StrEnum):
     TOO_FEW_PATIENTS = "TOO_FEW_PATIENTS"
     COHORT_TOO_CLOSE = "COHORT_TOO_CLOSE"
     SITES_TOO_CLOSE = "SITES_TOO_CLOSE"
+    BUDGET_NOT_SET = "BUDGET_NOT_SET"
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
+    BUDGET_BROKEN = "BUDGET_BROKEN"
+    HONEST_SITES_TOO_FEW = "HONEST_SITES_TOO_FEW"
     TABLES_REFUSED = "TABLES_REFUSED"
     TABLES_CHANGED = "TABLES_CHANGED"
     STEP_FAILED = "STEP_FAILED"
@@ -78,6 +86,15 @@ SENTENCES: dict[Code, str] = {
     "numbers.",
     Code.SECURE_SUM_REFUSED: "The site broke the secure sum off, because what the hub passed on does not fit the "
     "protocol: its administrator finds the reason in the site's log.",
+    Code.SUM_NOT_VERIFIED: "What the hub passed on of the masked counts does not open the sites' own sum, so the "
+    "common time grid cannot be checked and the site goes no further: its administrator finds the reason in the "
+    "site's log.",
+    Code.GRID_NOT_VERIFIED: "The hub sent a time grid before the site could make it itself from the masked counts of "
+    "all sites.",
+    Code.GRID_DIFFERS: "The hub sent another time grid than the one that the site made itself from the masked counts "
+    "of all sites.",
+    Code.INTERVAL_BELOW_FLOOR: "An interval of the common time grid holds fewer events, over all sites, than the "
+    "plan or the site's own floor asks for.",
     Code.RUN_UNKNOWN: "The site was not set up for this run.",
     Code.RUN_CHANGED: "The run's plan or list of sites differs from what the site was set up with.",
     Code.ROUND_ANSWERED_OTHERWISE: "The site has answered this round to a different question; it answers each "
@@ -103,6 +120,14 @@ SENTENCES: dict[Code, str] = {
     "changed.",
     Code.SITES_TOO_CLOSE: "The run's sites differ by one or two from those of an earlier run of the same question, "
     "so the difference of the two sums would be theirs: launch it with the same sites, or with three or more others.",
+    Code.BUDGET_NOT_SET: "The study asks for differential privacy, and the site has not said how much of its "
+    "patients' privacy it spends: there, write the section `[budget]` in site.toml and restart the site.",
+    Code.BUDGET_EXCEEDED: "The site's privacy budget does not suffice for this study: ask for a smaller epsilon, or "
+    "for more budget at the site; `archipel site status` shows there what is left.",
+    Code.BUDGET_BROKEN: "The site's record of what its privacy budget has paid for is damaged or disagrees with its "
+    "ledger, so nothing leaves under differential privacy: its administrator finds the reason in the site's log.",
+    Code.HONEST_SITES_TOO_FEW: "The study counts on the noise of more honest sites (`honest_sites`) than this list "
+    "of sites guarantees: a run that lost a site needs all of them back; otherwise ask for fewer in the study.",
     Code.TABLES_REFUSED: "The site's tables do not pass the check: there, run `archipel site check`.",
     Code.TABLES_CHANGED: "The site's tables changed during the run: launch a new run.",
     Code.STEP_FAILED: "The site could not compute this step: its administrator finds the reason in the site's log.",

@@ -67,11 +67,25 @@ def test_entries_come_back_as_they_were_written(path: Path) -> None:
     assert (entry.index, entry.previous, entry.time) == (0, GENESIS, "2026-11-20T12:00:00.000+00:00")
 
 
+def test_what_a_release_with_noise_paid_stands_in_its_line_and_in_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.append(RELEASE)
+    ledger.append(dataclasses.replace(RELEASE, dataset="registry", mu_squared=0.1 + 0.2))
+    plain, noisy = path.read_bytes().splitlines()
+    assert b"dataset" not in plain, "a line of before there was noise must stay what it is"
+    assert b'"dataset":"registry"' in noisy
+    assert [(e.event.dataset, e.event.mu_squared) for e in entries(path)] == [("", 0.0), ("registry", 0.1 + 0.2)]
+    path.write_bytes(path.read_bytes().replace(b'"mu_squared":0.3', b'"mu_squared":0.2'))
+    with pytest.raises(LedgerBrokenError, match="line 2"):
+        verify_ledger(path)
+
+
 def test_an_entry_has_no_place_for_a_value() -> None:
     places = {item.name for item in dataclasses.fields(Event)}
     assert places == {
         "kind", "run", "study", "plan_hash", "step", "part", "number", "digest", "n_bytes", "arrays", "n_patients",
-        "rule", "who", "code_version",
+        "rule", "who", "code_version", "dataset", "mu_squared",
     }  # fmt: skip
 
 
