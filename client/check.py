@@ -202,7 +202,7 @@ def _weighed(problem: Problem, tables: SiteTables, dictionary: Dictionary, wante
     """Return the problem, marked where the study does not read what it concerns."""
     layers = {file: layer for layer, file in tables.files.items()}
     layer = layers.get(problem.file, problem.file.rpartition(".")[0])
-    if wanted is None or layer not in (CLINICAL, *dictionary.layers):
+    if wanted is None or layer not in (CLINICAL, *dictionary.layer_names):
         return problem
     if layer not in {of for of, _ in wanted}:
         return replace(problem, needed=False)
@@ -221,7 +221,7 @@ def _content_warnings(
             what = _says_nothing(cells.values[rows & tables.known[layer]])
             if what:
                 problems.append(Problem(tables.files[layer], "constant", what, "", name, severity="warning"))
-    asked = dictionary.layers if wanted is None else sorted({layer for layer, _ in wanted})
+    asked = dictionary.layer_names if wanted is None else sorted({layer for layer, _ in wanted})
     for layer in asked:
         if tables.files and layer not in tables.files:
             what = "this layer has no readable table here and counts as missing"

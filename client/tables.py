@@ -152,7 +152,7 @@ def _folder_problems(folder: Path, dictionary: Dictionary) -> list[Problem]:
         tables = [path.stem for path in folder.iterdir() if path.suffix.lower() in (".csv", ".parquet")]
     except OSError:
         return []
-    strange = len([stem for stem in tables if stem.lower() not in {CLINICAL, *dictionary.layers}])
+    strange = len([stem for stem in tables if stem.lower() not in {CLINICAL, *dictionary.layer_names}])
     if not strange:
         return []
     what = f"{strange} other table{'s are' if strange > 1 else ' is'} not of a layer of the dictionary and not read"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.cohort import Cohort
-from schemas.design import DesignColumn
+from schemas.design import DesignColumn, LayerDesign
 from schemas.errors import ArchipelError
 from schemas.plan import PartSpec
 
@@ -36,12 +36,14 @@ class Context:
         n_bins: K, the largest number of intervals of the common time grid.
         horizons: Times at which predictions are judged.
         settings: The plan step's settings.
+        layers: The wide layers behind the design's last columns.
     """
 
     design: tuple[DesignColumn, ...]
     n_bins: int
     horizons: tuple[float, ...]
     settings: Mapping[str, Any]
+    layers: tuple[LayerDesign, ...] = ()
 
 
 @dataclass(frozen=True)

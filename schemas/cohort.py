@@ -63,7 +63,7 @@ class Cohort:
     held_out: NDArray[np.bool_] | None = None
     fold_of: NDArray[np.intp] | None = None
     site: str = ""
-    _index: Mapping[str, tuple[str, int]] = field(init=False, repr=False, compare=False)
+    _index: Mapping[tuple[str, str], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check that all parts speak of the same patients."""
@@ -71,11 +71,11 @@ class Cohort:
         for name, array in (("time", self.time), ("event", self.event), ("entry", self.entry)):
             if array.shape != (n,):
                 raise ValueError(f"{name} has shape {array.shape}, expected ({n},)")
-        index: dict[str, tuple[str, int]] = {}
+        index: dict[tuple[str, str], int] = {}
         for layer_name, layer in self.layers.items():
             if layer.values.shape != (n, len(layer.columns)):
                 raise ValueError(f"layer {layer_name} has shape {layer.values.shape}")
-            index.update({column: (layer_name, j) for j, column in enumerate(layer.columns)})
+            index.update({(layer_name, column): j for j, column in enumerate(layer.columns)})
         object.__setattr__(self, "_index", index)
 
     @property
@@ -89,17 +89,42 @@ class Cohort:
         return int(self.event.sum())
 
     def matrix(self, design: Sequence[DesignColumn | str]) -> Floats:
-        """Return the (n_patients, p) float64 matrix of the named design columns, NaN where missing.
+        """Return the (n_patients, p) float64 matrix of design columns, NaN where missing.
 
-        A column that this site does not hold at all is missing for all of its patients.
+        A column that this site does not hold at all is missing for all of its patients; one that is given by name
+        alone may stand in any layer. Components of a wide layer are no cells of a table: `models.preparation` makes
+        them.
         """
         x = np.full((self.n_patients, len(design)), np.nan)
         for j, wanted in enumerate(design):
+            layers = self.layers if isinstance(wanted, str) else (wanted.layer,)
             name = wanted if isinstance(wanted, str) else wanted.name
-            if name in self._index:
-                layer, column = self._index[name]
+            places = [(layer, self._index[layer, name]) for layer in layers if (layer, name) in self._index]
+            if places:
+                layer, column = places[0]
                 x[:, j] = self.layers[layer].values[:, column]
         return x
+
+    def layer_matrix(self, layer: str, columns: Sequence[str]) -> Floats:
+        """Return the (n_patients, m) float64 cells of a layer's columns; NaN where a cell or a column is missing."""
+        held = self.layers.get(layer)
+        if held is None:
+            return np.full((self.n_patients, len(columns)), np.nan)
+        if held.columns == tuple(columns):
+            return held.values
+        x = np.full((self.n_patients, len(columns)), np.nan)
+        for j, name in enumerate(columns):
+            column = self._index.get((layer, name))
+            if column is not None:
+                x[:, j] = held.values[:, column]
+        return x
+
+    def has_layer(self, layer: str) -> NDArray[np.bool_]:
+        """Return (n_patients,), True for patients of whom any cell of the layer is known."""
+        held = self.layers.get(layer)
+        if held is None:
+            return np.zeros(self.n_patients, dtype=np.bool_)
+        return np.asarray(held.observed.any(axis=1), dtype=np.bool_)
 
     def part(self, part: CohortPart) -> Cohort:
         """Return the patients that a plan's step looks at; all of them train where none are held out.
@@ -135,7 +160,8 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
     first = cohorts[0]
     columns = {name: layer.columns for cohort in cohorts for name, layer in cohort.layers.items()}
     layers = {
-        name: Layer(names, np.vstack([cohort.matrix(names) for cohort in cohorts])) for name, names in columns.items()
+        name: Layer(names, np.vstack([cohort.layer_matrix(name, names) for cohort in cohorts]))
+        for name, names in columns.items()
     }
     return Cohort(
         patient_ids=tuple(patient for cohort in cohorts for patient in cohort.patient_ids),

@@ -1,5 +1,8 @@
 """The columns of the model's matrix, fixed by study and dictionary alone, so that a plan knows every shape.
 
+First the covariates that the study names one by one, then, layer by layer, what stands for the wide layers: their
+principal components, or all of their features.
+
 A number, integer or boolean is one column. A category is one indicator column per code but the first, which is
 the reference; codes that no patient has keep their column (it gets weight zero), because what leaves a site
 must not depend on what its patients look like.
@@ -9,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.dictionary import Dictionary
+from schemas.dictionary import Dictionary, Transform
+from schemas.errors import Fault, FaultsError
 from schemas.study import Study
 
 
@@ -22,12 +26,43 @@ class DesignColumn:
         column: The dictionary's column.
         layer: The layer it stands in; its penalty is that layer's.
         code: The category whose indicator this is.
+        component: Which principal component of a wide layer this is, from 0; None otherwise.
     """
 
     name: str
     column: str
     layer: str
     code: str | None = None
+    component: int | None = None
+
+
+@dataclass(frozen=True)
+class LayerDesign:
+    """A wide layer in the model.
+
+    Attributes:
+        name: Of the layer.
+        features: m identifiers, in the order of the layer's matrix.
+        transform: Of its cells, before anything is summed.
+        min_prevalence: Features nonzero in a smaller share of patients get weight zero.
+        n_components: r; 0 where all m features are columns of the model.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    transform: Transform = "none"
+    min_prevalence: float = 0.0
+    n_components: int = 0
+
+    @property
+    def n_features(self) -> int:
+        """How many features the layer has: m."""
+        return len(self.features)
+
+    @property
+    def n_columns(self) -> int:
+        """How many columns of the model's matrix stand for the layer."""
+        return self.n_components or self.n_features
 
 
 def design_columns(study: Study, dictionary: Dictionary) -> tuple[DesignColumn, ...]:
@@ -43,4 +78,32 @@ def design_columns(study: Study, dictionary: Dictionary) -> tuple[DesignColumn, 
             ]
         else:
             columns.append(DesignColumn(name, name, column.layer))
+    for layer in layer_designs(study, dictionary):
+        columns += [
+            DesignColumn(f"{layer.name} {k + 1}", layer.name, layer.name, component=k)
+            for k in range(layer.n_components)
+        ]
+        if not layer.n_components:
+            columns += [DesignColumn(f"{layer.name}:{name}", name, layer.name) for name in layer.features]
     return tuple(columns)
+
+
+def layer_designs(study: Study, dictionary: Dictionary) -> tuple[LayerDesign, ...]:
+    """Return the wide layers of a study, in its order.
+
+    A layer with fewer features than the study wants components has one for each feature.
+
+    Raises:
+        FaultsError: For a layer whose features nobody has listed yet.
+    """
+    designs: list[LayerDesign] = []
+    for name in study.model.wide_layers:
+        layer = dictionary.wide_layer(name)
+        if layer is None:
+            raise ValueError(f"the dictionary has no wide layer {name}")
+        if not layer.identifiers:
+            hint = f"write {layer.features} beside the dictionary, one identifier a line (`archipel study features`)"
+            raise FaultsError(study.name, [Fault(f"layer {name}", "its features are not listed anywhere", hint)])
+        n_components = min(study.model.components, len(layer.identifiers))
+        designs.append(LayerDesign(name, layer.identifiers, layer.transform, layer.min_prevalence, n_components))
+    return tuple(designs)

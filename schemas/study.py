@@ -7,12 +7,13 @@ how to compute; `models.compile` turns it, with its dictionary, into the plan th
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.dictionary import Dictionary, Name, load_dictionary
+from schemas.dictionary import CLINICAL, Dictionary, LayerName, Name, load_dictionary
 from schemas.errors import Fault, FaultsError
 from schemas.toml_source import TomlSource
 
@@ -20,7 +21,9 @@ MAX_TIME_BINS = 64
 MIN_PATIENTS_FLOOR = 10
 MIN_EVENTS_FLOOR = 5
 
-Method = Literal["hazard", "cox", "cox-stratified"]
+Method = Literal["hazard", "cox", "cox-stratified", "hazard-network", "logistic", "multinomial"]
+MAX_COMPONENTS = 100
+Penalty = Annotated[float, Field(ge=0, le=1e9)]
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
@@ -72,32 +75,59 @@ class Model(BaseModel):
     """What is fitted.
 
     Attributes:
-        method: ``hazard`` (grouped proportional hazards), ``cox``, or ``cox-stratified`` (by site).
-        covariates: Columns of the dictionary, of any layer.
+        method: ``hazard`` (grouped proportional hazards), ``cox``, ``cox-stratified`` (by site), ``hazard-network``
+            (a late-fusion network on the same likelihood as ``hazard``), ``logistic`` or ``multinomial``.
+        layers: The wide layers of the model, beside ``clinical``.
+        covariates: Columns of the dictionary that are described one by one, of any layer.
+        components: Principal components of each wide layer; 0 takes all of its features.
         ties: How `cox` treats tied event times.
         penalty: The lambda of -1/2 lambda beta^2, one number or one per layer; on the standardised scale
-            when `standardise` is true, else on the original scale.
+            when `standardise` is true, else on the original scale. ``cv`` chooses one per layer by cross-validation.
         standardise: Divide every covariate by its standard deviation over all sites before penalising.
     """
 
     model_config = _STRICT
 
     method: Method = "hazard"
-    covariates: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
+    layers: Annotated[tuple[LayerName, ...], Field(min_length=1, max_length=50)] = (CLINICAL,)
+    covariates: Annotated[tuple[Name, ...], Field(max_length=2000)] = ()
+    components: Annotated[int, Field(ge=0, le=MAX_COMPONENTS)] = 20
     ties: Literal["breslow", "efron"] = "efron"
-    penalty: Annotated[float, Field(ge=0, le=1e9)] | dict[str, Annotated[float, Field(ge=0, le=1e9)]] = 0.0
+    penalty: Penalty | dict[str, Penalty] | Literal["cv"] = 0.0
     standardise: bool = True
 
-    @field_validator("covariates")
+    @field_validator("covariates", "layers")
     @classmethod
-    def _no_doubles(cls, covariates: tuple[str, ...]) -> tuple[str, ...]:
-        doubles = sorted({name for name in covariates if covariates.count(name) > 1})
+    def _no_doubles(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        doubles = sorted({name for name in names if names.count(name) > 1})
         if doubles:
             raise ValueError(f"named twice: {', '.join(doubles)}")
-        return covariates
+        return names
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Model:
+        if not self.covariates and not self.wide_layers:
+            raise ValueError("name at least one of `covariates`, or a wide layer under `layers`")
+        return self
+
+    @property
+    def wide_layers(self) -> tuple[str, ...]:
+        """The layers of many alike columns, in the study's order."""
+        return tuple(layer for layer in self.layers if layer != CLINICAL)
+
+    @property
+    def tunes_penalty(self) -> bool:
+        """Whether cross-validation chooses the penalties."""
+        return self.penalty == "cv"
 
     def penalty_of(self, layer: str) -> float:
-        """Return the penalty of a covariate of `layer`; a layer the study does not name has none."""
+        """Return the penalty of a covariate of `layer`; a layer the study does not name has none.
+
+        Raises:
+            ValueError: Where cross-validation chooses it.
+        """
+        if isinstance(self.penalty, str):
+            raise ValueError("the penalties are chosen by cross-validation")
         return self.penalty.get(layer, 0.0) if isinstance(self.penalty, dict) else self.penalty
 
 
@@ -269,6 +299,7 @@ def study_faults(study: Study, dictionary: Dictionary, source: TomlSource | None
         need(name, (*numeric, "boolean", "category"), "model", "covariates")
         if name in (endpoint.time, endpoint.event, endpoint.entry):
             faults.append(Fault(where("model", "covariates"), f"`{name}` is part of the endpoint", "remove it"))
+    faults += _layer_faults(study, dictionary, where)
     for index, criterion in enumerate(study.eligibility.criteria):
         place = ("eligibility", "criteria", index)
         need(criterion.column, (*numeric, "boolean", "category"), *place)
@@ -276,12 +307,27 @@ def study_faults(study: Study, dictionary: Dictionary, source: TomlSource | None
     faults += _horizon_faults(study, dictionary, where("endpoint", "horizons_days"))
     if isinstance(study.model.penalty, dict):
         used = {column.layer for name in study.model.covariates if (column := dictionary.column(name))}
+        used |= set(study.model.wide_layers)
         for layer in sorted(set(study.model.penalty) - used):
             faults.append(Fault(where("model", "penalty"), f"no covariate is of layer `{layer}`", "remove it"))
     group = study.evaluation.group
     need(group, ("identifier", "category", "integer"), "evaluation", "group")
     if isinstance(study.evaluation.folds, FoldColumn):
         need(study.evaluation.folds.column, ("category", "integer", "identifier"), "evaluation", "folds")
+    return faults
+
+
+def _layer_faults(study: Study, dictionary: Dictionary, where: Callable[..., str]) -> list[Fault]:
+    faults: list[Fault] = []
+    for index, name in enumerate(study.model.layers):
+        if name == CLINICAL or dictionary.wide_layer(name) is not None:
+            continue
+        place = where("model", "layers", index)
+        if name in dictionary.layer_names:
+            what = f"layer `{name}` is described column by column"
+            faults.append(Fault(place, what, "name its columns under `covariates`"))
+        else:
+            faults.append(Fault(place, f"the dictionary {dictionary.name} has no layer `{name}`"))
     return faults
 
 
