@@ -33,6 +33,8 @@ KEYS, SHARES, INBOX = "keys", "shares", "inbox"
 """Messages that set up a secure sum, in this order."""
 CONSENT = "consent"
 """Message of a secure round in which a site is missing, between `VALUE` and `SHARES`."""
+VERIFY = "verify"
+"""Message of a secure round after `SHARES`: what the sum of a verified part was opened with (`privacy.verified`)."""
 SURVIVORS = "survivors"
 """Blob of a request: the list of sites whose masked vectors are in the sum."""
 N_PATIENTS = "n_patients"
@@ -117,11 +119,11 @@ def admit(request: RoundRequest, plan: Plan) -> Code | None:
         Why it is refused, or None.
     """
     part = _part(plan, request.step, request.part)
-    if part is None or request.phase not in ((VALUE, CONSENT, SHARES) if is_masked(plan) else (VALUE,)):
+    if part is None or request.phase not in _phases(plan, part):
         return Code.REQUEST_NOT_IN_PLAN
     if request.number >= sum(spec.times for spec in plan.by_name[request.step].parts):  # numbered from 0 in each step
         return Code.ROUNDS_EXHAUSTED
-    if request.phase != VALUE:  # opens a sum: a list of survivors, with the others' consents to it, and no number
+    if request.phase != VALUE:  # opens a sum: a list of survivors, with what belongs to it, and no number
         has_list = not request.arrays and SURVIVORS in request.blobs
         return None if has_list else Code.REQUEST_NOT_IN_PLAN
     if request.blobs:
@@ -137,6 +139,13 @@ def admit(request: RoundRequest, plan: Plan) -> Code | None:
     if EDGES in request.arrays and not _is_merged_grid(request.arrays, plan):
         return Code.REQUEST_NOT_IN_PLAN
     return None
+
+
+def _phases(plan: Plan, part: PartSpec) -> tuple[str, ...]:
+    """Return the messages of a round of this part."""
+    if not is_masked(plan):
+        return (VALUE,)
+    return (VALUE, CONSENT, SHARES, VERIFY) if part.verified else (VALUE, CONSENT, SHARES)
 
 
 def release(draft: Draft, request: RoundRequest, plan: Plan, floors: Floors) -> Reply | Code:

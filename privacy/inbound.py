@@ -179,7 +179,7 @@ def risk_sets_fault(sent: Arrays, own: Arrays, *, delayed: bool, rounding: float
 
 
 # ---------------------------------------------------------------- what comes from earlier steps
-def _sources(part: PartSpec, step: PlanStep) -> dict[str, str]:
+def sources_of(part: PartSpec, step: PlanStep) -> dict[str, str]:
     """Return the arrays of a part that an earlier step made, with their ``step.array``."""
     names = {spec.name for spec in part.sends}
     own_sums = set(_RISK_SETS) if "s0" in names else set()  # Cox's weights take these from the step's own last sum
@@ -187,7 +187,7 @@ def _sources(part: PartSpec, step: PlanStep) -> dict[str, str]:
 
 
 def _given_hold(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen: Seen, limits: Limits) -> bool:
-    for name, source in _sources(part, step).items():
+    for name, source in sources_of(part, step).items():
         known = seen.given.get(source)
         if known is not None:
             if not np.array_equal(known, sent[name]):
@@ -248,14 +248,14 @@ def _search_holds(sent: Arrays, part: PartSpec, step: PlanStep, seen: Seen, limi
         if not bool((_lengths(beta * ratio) <= limits.site_norm).all()):
             return False
     last = seen.searched.get(f"{step.name}.beta")
-    if last is None or "beta" in _sources(part, step):
+    if last is None or "beta" in sources_of(part, step):
         return True
     known = np.atleast_2d(last)[asked]
     return bool((_lengths(beta - known) <= limits.step).all())
 
 
 def _remembered(sent: Arrays, part: PartSpec, step: PlanStep, seen: Seen) -> Seen:
-    sources = _sources(part, step)
+    sources = sources_of(part, step)
     given = {source: sent[name] for name, source in sources.items() if source not in seen.given}
     remembered = replace(seen, given={**seen.given, **given})
     if "beta" not in sent or "beta" in sources:

@@ -36,7 +36,7 @@ from privacy.secure_protocol import (
 )
 from privacy.shamir import Bytes, combine
 
-__all__ = ["inboxes", "read_announcements", "total", "verify_shares"]
+__all__ = ["inboxes", "open_total", "read_announcements", "total", "verify_shares"]
 
 
 def inboxes(run: SecureRun, boxes: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, bytes]]:
@@ -103,6 +103,29 @@ def total(
     plus, minus = _masks_left(keys, number, survivors, secrets)
     add_keystreams(result, plus, minus)
     return result
+
+
+def open_total(
+    keys: Announcements,
+    number: int,
+    survivors: Survivors,
+    vectors: Mapping[str, NDArray[np.uint64]],
+    answers: Mapping[str, bytes],
+) -> tuple[NDArray[np.uint64], str]:
+    """Return the sum as `total` does, and whose shares were left aside for it; empty where nobody's were.
+
+    Shares that one site alone gave wrong do not stop a sum that the others' suffice for.
+
+    Raises:
+        SecureSumError: As `total`.
+    """
+    try:
+        return total(keys, number, survivors, vectors, answers), ""
+    except SharesDisagreeError as error:
+        others = {site: share for site, share in answers.items() if site not in error.sites}
+        if len(error.sites) != 1 or len(others) < keys.run.threshold:
+            raise
+        return total(keys, number, survivors, vectors, others), error.sites[0]
 
 
 def _masks_left(

@@ -78,6 +78,10 @@ class PartSpec(BaseModel):
         releases: From each site: its summand.
         times: How often this part can be asked at most in a run.
         noise: Added to the summand before it leaves; None without differential privacy.
+        verified: Under the secure sum every site opens this sum itself, from what the hub passes on, and holds the
+            hub to what follows from it (docs/protocol.md). Without the secure sum it says nothing.
+        norm: Largest Euclidean norm of one site's summand, the count of patients left aside: the site shortens what
+            is longer (`privacy.clip`). For updates; sums that are exact statistics are bounded, never shortened.
     """
 
     model_config = _STRICT
@@ -87,6 +91,8 @@ class PartSpec(BaseModel):
     releases: Annotated[tuple[ArraySpec, ...], Field(min_length=1)]
     times: Annotated[int, Field(ge=1, le=1000)]
     noise: Noise | None = None
+    verified: bool = False
+    norm: Annotated[float, Field(gt=0)] | None = None
 
 
 class PlanStep(BaseModel):
@@ -116,6 +122,15 @@ class PlanStep(BaseModel):
     min_patients: Annotated[int, Field(ge=1)]
     optional: bool = False
     purpose: Annotated[str, Field(max_length=300)]
+
+    @model_validator(mode="after")
+    def _verified_alone(self) -> PlanStep:
+        # A site finds what follows from the sum without knowing the hub's state, so there must be none.
+        if any(part.verified for part in self.parts) and (
+            len(self.parts) > 1 or self.parts[0].times > 1 or self.inputs
+        ):
+            raise ValueError("a step with a verified part has that part alone, asked once, and no inputs")
+        return self
 
     def part(self, name: str) -> PartSpec:
         """Return the part called `name`.
