@@ -34,6 +34,8 @@ def artefact_bytes(arrays: Mapping[str, Floats], result: Result) -> bytes:
             ArtefactColumn(name=column.name, column=column.column, layer=column.layer, code=column.code)
             for column in result.covariates
         ),
+        epsilon=result.differential.epsilon if result.differential is not None else None,
+        delta=result.differential.delta if result.differential is not None else None,
         arrays={},
     )
     return write_artefact(

@@ -97,6 +97,7 @@ _FACTS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("Time grid", lambda r: "exact times" if r.exact_times else f"{r.grid_intervals} intervals"),
     ("Patients / events", lambda r: f"{r.n} / {r.events}"),
     ("Sites", lambda r: str(wording.took_part(r))),
+    ("Differential privacy", wording.privacy),
     ("Log-likelihood", lambda r: wording.number(r.log_likelihood, 4)),
     ("Rounds", lambda r: str(r.rounds)),
     ("To the hub", lambda r: wording.size(r.bytes_up)),
@@ -108,11 +109,19 @@ _FACTS: tuple[tuple[str, Callable[[Result], str]], ...] = (
 
 def _cautions(results: Sequence[Result]) -> list[str]:
     """The same patients, columns and way of judging make scores comparable; say which of them differ."""
+    noisy = any(result.differential is not None for result in results)  # then counts differ by the noise alone
     checks: tuple[tuple[Callable[[Result], object], str], ...] = (
         (lambda r: r.dictionary.hash, "The dictionaries differ, so equal names may mean different things."),
-        (lambda r: (r.n, r.events), "The numbers of patients or events differ: these are not the same patients."),
+        (
+            lambda r: noisy or (r.n, r.events),
+            "The numbers of patients or events differ: these are not the same patients.",
+        ),
         (lambda r: r.study.endpoint, "The endpoints differ, so neither scores nor coefficients can be compared."),
         (lambda r: r.evaluation_kind, "The models were judged in different ways: do not compare their scores."),
+        (
+            lambda r: r.differential,
+            "Differential privacy differs: what one result has of noise, another has not, or has more of.",
+        ),
         (lambda r: (r.penalty, r.standardise), "The penalties differ, which moves every coefficient."),
         (
             lambda r: (r.exact_times, r.grid_intervals),

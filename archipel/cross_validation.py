@@ -164,7 +164,7 @@ def cross_validate(
         judge = _Judge(study, dictionary, fold, concatenate(list(train.values())), test)
         try:
             judged["federated"].append([judge("", fit(study, dictionary, train, masked=masked))])
-            judged["pooled"].append([judge("", fit(study, dictionary, _pooled(study, train)))])
+            judged["pooled"].append([judge("", fit(_without_noise(study), dictionary, _pooled(study, train)))])
         except DivergedError as error:
             raise DivergedError(f"repeat {fold.repeat}, fold {fold.fold}: {error}") from None
         judged["site_only"].append(
@@ -185,7 +185,7 @@ def cross_validate(
 def fit(study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort], *, masked: bool = False) -> Fitted:
     """Return the study's model of these patients, by the same steps as in a real federation."""
     times = event_times(cohorts) if study.privacy.exact_times else None
-    plan = compile_plan(study, dictionary, exact_times=times, evaluation=False, figures=False)
+    plan = compile_plan(study, dictionary, exact_times=times, evaluation=False, figures=False, adds_noise=True)
     arrays = run_plan(plan, cohorts, masked=masked).progress.arrays
     n = int(arrays["grid.n_intervals"])
     return Fitted(
@@ -206,16 +206,22 @@ def fit_alone(study: Study, dictionary: Dictionary, cohort: Cohort) -> Fitted | 
     """
     if cohort.n_patients < MIN_PATIENTS_SITE_ONLY or not cohort.n_events:
         return None
+    floors = {"min_events_per_interval": 1, "min_patients": 1, "differential": None}
     own = study.model_copy(
         update={
             "model": study.model.model_copy(update={"method": "cox"}),
-            "privacy": study.privacy.model_copy(update={"min_events_per_interval": 1, "min_patients": 1}),
+            "privacy": study.privacy.model_copy(update=floors),
         }
     )
     try:
         return fit(own, dictionary, {cohort.site: cohort})
     except DivergedError:
         return None
+
+
+def _without_noise(study: Study) -> Study:
+    """Return the study without differential privacy: one table hides nobody, and shows what the noise costs."""
+    return study.model_copy(update={"privacy": study.privacy.model_copy(update={"differential": None})})
 
 
 def event_times(cohorts: Mapping[str, Cohort]) -> list[float]:

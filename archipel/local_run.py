@@ -2,7 +2,8 @@
 
 There is no hub and no wire here, so nothing is protected; what is the same as in a real federation is every
 `local`, every sum and every decision, which is why a simulation predicts what a federation will find. Sums are formed
-in clear, or as a real federation forms them, under masks (`archipel.masked_run`).
+in clear, or as a real federation forms them, under masks (`archipel.masked_run`). Where the plan says so each site's
+summand gets its noise before it is added, as at a real site; nothing is debited, since nothing leaves.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from archipel.masked_run import MaskedSum
 from models.compile import build_step
 from models.progress import Progress, Question
 from models.step import Arrays, combine
+from privacy.accountant import release_mu
+from privacy.noise import Source, noisy, system_words
 from schemas.cohort import Cohort
 from schemas.plan import Plan
 
@@ -51,7 +54,12 @@ class LocalRun:
 
 
 def run_plan(
-    plan: Plan, cohorts: Mapping[str, Cohort], *, masked: bool = False, on_round: OnRound | None = None
+    plan: Plan,
+    cohorts: Mapping[str, Cohort],
+    *,
+    masked: bool = False,
+    on_round: OnRound | None = None,
+    randomness: Source = system_words,
 ) -> LocalRun:
     """Run `plan` over the cohorts of the named sites until it is done.
 
@@ -60,6 +68,7 @@ def run_plan(
         cohorts: Site -> its patients.
         masked: Whether the sums are formed under masks.
         on_round: Told the state after every round.
+        randomness: Of the noise, where the plan adds some.
 
     Raises:
         DivergedError: When a step finds no estimate.
@@ -71,7 +80,7 @@ def run_plan(
     rounds: list[LocalRound] = []
     while (question := progress.question) is not None:
         started = time.perf_counter()
-        terms = _terms(progress, question, cohorts)
+        terms = _terms(progress, question, cohorts, randomness)
         step = progress.step
         if terms:
             total = (
@@ -97,15 +106,20 @@ def run_plan(
     return LocalRun(progress, tuple(rounds))
 
 
-def _terms(progress: Progress, question: Question, cohorts: Mapping[str, Cohort]) -> dict[str, Arrays]:
-    """Return the summand of every site that has patients for this step."""
+def _terms(
+    progress: Progress, question: Question, cohorts: Mapping[str, Cohort], randomness: Source
+) -> dict[str, Arrays]:
+    """Return the summand of every site that has patients for this step, with its noise where the plan adds some."""
     code = build_step(progress.plan, question.step)
-    parts = {site: cohort.part(progress.step.cohort) for site, cohort in cohorts.items()}
-    return {
-        site: {
-            name: np.asarray(array, dtype=np.float64)
-            for name, array in code.local(question.part, question.arrays, part).items()
-        }
-        for site, part in parts.items()
-        if part.n_patients
-    }
+    part = progress.step.part(question.part)
+    differential = progress.plan.study.privacy.differential
+    terms: dict[str, Arrays] = {}
+    for site, cohort in cohorts.items():
+        patients = cohort.part(progress.step.cohort)
+        if patients.n_patients:
+            found = code.local(question.part, question.arrays, patients)
+            summand = {name: np.asarray(array, dtype=np.float64) for name, array in found.items()}
+            if differential is not None and part.noise is not None:
+                summand = noisy(summand, part, release_mu(differential, part.noise), randomness)
+            terms[site] = summand
+    return terms

@@ -135,7 +135,9 @@ def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[s
         "curve_table": _curve_table(result.kaplan_meier, study.time_unit),
         "calibration": _draw_calibration(result),
         "ratios": ratios,
-        "forest": _draw(figures_model.forest, ratios) if ratios else None,
+        "forest": _draw(figures_model.forest, ratios) if any(row.per_unit for row in ratios) else None,
+        "no_errors": _why_no_errors(result),
+        "promise": wording.promise(result),
         "penalised": wording.is_penalised(result),
         "evaluation": ordered(result.evaluation),
         "gaps": _gaps(result.evaluation),
@@ -161,6 +163,17 @@ def _gaps(evaluation: Mapping[ScoredModel, Scores]) -> list[str]:
         for what, why in scores.reasons.items():
             gaps.setdefault((wording.MODELS[model], why), []).append(names.get(what, what))
     return [f"{model}, {' and '.join(what)}: {why}" for (model, why), what in gaps.items()]
+
+
+def _why_no_errors(result: Result) -> list[str]:
+    """Why a coefficient has no standard error, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for row in wording.hazard_ratios(result):
+        if row.standard_error is None:
+            reasons.setdefault(result.reasons[f"standard_errors.{row.name}"], []).append(row.label)
+    if result.differential is not None:
+        return [f"No standard errors: {why}." for why in reasons]
+    return [f"{label}: {why}" for why, labels in reasons.items() for label in labels]
 
 
 def _draw(figure: Any, *arguments: Any, **settings: Any) -> Drawing:
@@ -198,7 +211,11 @@ def _tiles(result: Result) -> list[Tile]:
     sites = wording.took_part(result)
     missing = len(result.sites) - sites
     tiles = [
-        Tile("Patients", f"{result.n}", "eligible, all sites"),
+        Tile(
+            "Patients",
+            f"{result.n}",
+            "eligible, all sites" if result.differential is None else "with noise, all sites",
+        ),
         Tile("Events", f"{result.events}", result.study.endpoint or "observed"),
         Tile("Sites", f"{sites}", f"{missing} left out or dropped" if missing else "all to the end"),
     ]
@@ -259,13 +276,27 @@ def never_asked(result: Result, plan: Plan) -> list[Release]:
 
 def could_see(result: Result) -> list[str]:
     """Return what whoever reads along at the hub could learn, in plain sentences."""
-    seen = _seen_of_the_totals(result) if result.sums_masked else _seen_of_one_site(result)
+    if result.differential is not None:
+        seen = _seen_through_noise(result)
+    else:
+        seen = _seen_of_the_totals(result) if result.sums_masked else _seen_of_one_site(result)
     if result.on_dropout == "continue":
         seen.append(
             "This study goes on without a site that drops out; the sums before and after then differ by that site"
             + (", masked or not." if result.sums_masked else ".")
         )
     return seen
+
+
+def _seen_through_noise(result: Result) -> list[str]:
+    whose = "over all sites together" if result.sums_masked else "of each site"
+    return [
+        f"Sums {whose}, with noise that hides each patient: patients, mean and spread of every covariate, events and "
+        "time under observation, the slope of the model in every round.",
+        "Nothing more about any one patient than the promise of differential privacy allows, whatever is computed "
+        "from these sums and whatever else is known.",
+        "Which sites take part, when each answers, and how long it takes; and that a site has at least ten patients.",
+    ]
 
 
 def _seen_of_the_totals(result: Result) -> list[str]:
@@ -314,7 +345,9 @@ def coefficient_difference(result: Result, other: Result) -> float | None:
 
 def _facts(result: Result) -> Sequence[tuple[str, str]]:
     grid = "exact event times (simulation only)"
-    if not result.exact_times:
+    if result.differential is not None:
+        grid = f"{result.grid_intervals} equal intervals, fixed in the plan"
+    elif not result.exact_times:
         grid = f"{result.grid_intervals} intervals with at least {result.min_events_per_interval} events each"
     facts = [
         ("Run", result.run_id),
@@ -324,15 +357,30 @@ def _facts(result: Result) -> Sequence[tuple[str, str]]:
         ("Plan hash", result.plan_hash),
         ("Dictionary", f"{result.dictionary.name}, format {result.dictionary.version}"),
         ("Dictionary hash", result.dictionary.hash),
-        ("Seed", "none: the run drew no random numbers" if result.seed is None else str(result.seed)),
+        ("Seed", _seed(result)),
         ("Method", wording.METHODS[result.method]),
         ("Ties", result.ties.capitalize() if result.ties else "not needed: the likelihood has none"),
         ("Penalty", wording.penalty(result)),
         ("Time grid", grid),
         ("Sums", "masked (secure sum)" if result.sums_masked else "not masked: secure_sum = false in the study"),
-        ("Log-likelihood", f"{result.log_likelihood:.4f} (without the penalty)"),
+        ("Differential privacy", wording.privacy(result)),
+        ("Log-likelihood", _log_likelihood(result)),
     ]
     facts += [(name, version) for name, version in sorted(result.software.items())]
     study = result.study
     asked = (("Purpose", study.purpose), ("Ethics reference", study.ethics_reference), ("Contact", study.contact))
     return [*facts, *((name, text) for name, text in asked if text)]
+
+
+def _seed(result: Result) -> str:
+    if result.seed is not None:
+        return str(result.seed)
+    if result.differential is not None:
+        return "none: the noise came from the operating system and is not kept"
+    return "none: the run drew no random numbers"
+
+
+def _log_likelihood(result: Result) -> str:
+    if result.log_likelihood is None:
+        return f"none: {result.reasons['log_likelihood']}"
+    return f"{result.log_likelihood:.4f} (without the penalty)"

@@ -20,6 +20,7 @@ from models.baseline import cumulative_hazard_at
 from models.moments import original_scale
 from models.progress import Progress
 from models.step import Floats
+from privacy.accountant import plan_delta
 from schemas.design import DesignColumn, design_columns
 from schemas.plan import Plan
 from schemas.result import (
@@ -27,6 +28,7 @@ from schemas.result import (
     Calibration,
     CovariateFacts,
     DictionaryFacts,
+    DifferentialFacts,
     KaplanMeier,
     Release,
     ReleasedArray,
@@ -45,6 +47,12 @@ _IN_SAMPLE = (
     "The curves by risk group and the calibration are drawn on the patients on whom the model was trained, "
     "so they look better than they will on new patients."
 )
+_WITH_NOISE = (
+    "Every number of the run carries noise that hides each patient (differential privacy), patients and events too: "
+    "the same study run again gives other numbers, and hazard ratios come without intervals."
+)
+_NO_ERRORS = "noise and clipping leave no standard error that would be honest"
+_NOT_RELEASED = "differential privacy: the run spends its budget on the model, and releases nothing else"
 NOT_MASKED = (
     "The study switched the secure sum off, so the sums were not masked: whoever administers the hub could read each "
     "site's summands (for example its events in each interval of time)."
@@ -92,6 +100,8 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
     exact = study.privacy.exact_times
     masked = study.privacy.secure_sum
     warnings = [NOT_MASKED] if facts.mode == "federation" and not masked else []
+    if study.privacy.differential is not None:
+        warnings.append(_WITH_NOISE)
     if facts.out_of_fold is None and kaplan_meier is not None:
         warnings.append(_IN_SAMPLE)
     warnings += [f"{_spoken(step)}: {reason}." for step, reason in progress.skipped.items()]
@@ -113,6 +123,7 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         min_events_per_interval=study.privacy.min_events_per_interval,
         on_dropout=study.on_dropout,
         sums_masked=masked,
+        differential=_differential(plan),
         n=int(arrays["fit.n_patients"]),
         events=int(arrays["fit.n_events"]),
         sites=facts.sites,
@@ -121,7 +132,7 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         standard_errors={
             column.name: float(se) if se > 0 else None for column, se in zip(design, errors, strict=True)
         },
-        log_likelihood=float(arrays["fit.log_likelihood"]),
+        log_likelihood=float(arrays["fit.log_likelihood"]) if "fit.log_likelihood" in arrays else None,
         baseline=baseline,
         kaplan_meier=kaplan_meier,
         calibration=calibration,
@@ -135,7 +146,7 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         releases=_releases(plan, facts),
         software=_software(),
         warnings=(*warnings, *facts.warnings),
-        reasons=_reasons(design, errors, baseline, kaplan_meier, calibration),
+        reasons=_reasons(plan, design, errors, baseline, kaplan_meier, calibration),
     )
 
 
@@ -237,24 +248,40 @@ def _releases(plan: Plan, facts: RunFacts) -> tuple[Release, ...]:
     return tuple(releases)
 
 
+def _differential(plan: Plan) -> DifferentialFacts | None:
+    asked = plan.study.privacy.differential
+    if asked is None:
+        return None
+    return DifferentialFacts(
+        epsilon=asked.epsilon, delta=plan_delta(plan), clip=asked.clip, honest_sites=asked.honest_sites
+    )
+
+
 def _reasons(
+    plan: Plan,
     design: Sequence[DesignColumn],
     errors: Floats,
     baseline: Baseline | None,
     kaplan_meier: KaplanMeier | None,
     calibration: Calibration | None,
 ) -> dict[str, str]:
+    private = plan.study.privacy.differential is not None
+    no_error = _NO_ERRORS if private else "the column does not vary over the sites, so nothing can be said about it"
     reasons = {
-        f"standard_errors.{column.name}": "the column does not vary over the sites, so nothing can be said about it"
+        f"standard_errors.{column.name}": no_error
         for column, error in zip(design, errors, strict=True)
         if not error > 0
     }
+    if private:
+        reasons["log_likelihood"] = _NOT_RELEASED
     if baseline is None:
         reasons["baseline"] = "the run has no baseline step"
     if kaplan_meier is None:
-        reasons["kaplan_meier"] = "no site had enough patients to draw survival by risk group"
+        few = "no site had enough patients to draw survival by risk group"
+        reasons["kaplan_meier"] = _NOT_RELEASED if private else few
     if calibration is None:
-        reasons["calibration"] = "the study names no horizons, or no site had enough patients"
+        few = "the study names no horizons, or no site had enough patients"
+        reasons["calibration"] = _NOT_RELEASED if private else few
     return reasons
 
 

@@ -23,6 +23,7 @@ from archipel.local_run import LocalRun, run_plan
 from archipel.report import write_report
 from archipel.result import RunFacts, make_result
 from archipel.site_folders import Sites, read_sites
+from archipel.studies import honest_faults
 from models.compile import compile_plan
 from models.progress import Progress
 from schemas.cohort import Cohort
@@ -84,6 +85,8 @@ def simulate(
 def _simulate(
     study: Study, dictionary: Dictionary, sites: Sites, out: Path, on_stage: OnStage | None, *, masked: bool
 ) -> Result:
+    if faults := honest_faults(study, len(sites.cohorts)):
+        raise FaultsError(study.name, faults)
     dictionary, range_warnings = _with_range(study, dictionary, sites.cohorts)
     started = time.perf_counter()
     plan = _plan(study, dictionary, sites.cohorts)
@@ -158,14 +161,15 @@ def _plan(study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort]) -
     times = event_times(cohorts) if study.privacy.exact_times else None
     if times is not None and not times:
         raise ArchipelError("no patient of any site had the event: there is nothing to fit")
-    return compile_plan(study, dictionary, exact_times=times, evaluation=False)
+    return compile_plan(study, dictionary, exact_times=times, evaluation=False, adds_noise=True)
 
 
 def _approvable_hash(study: Study, dictionary: Dictionary, plan: Plan) -> str:
     """Return the hash that real sites would approve, or the simulated plan's where no real site would."""
-    if study.privacy.exact_times or isinstance(study.evaluation.folds, FoldColumn):
+    try:
+        return compile_plan(study, dictionary, adds_noise=True).hash
+    except FaultsError:
         return plan.hash
-    return compile_plan(study, dictionary).hash
 
 
 def _evaluate(

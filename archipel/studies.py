@@ -9,9 +9,10 @@ from models.compile import compile_plan
 from schemas.dictionary import Dictionary
 from schemas.errors import Fault, FaultsError
 from schemas.plan import Plan
+from schemas.roster import least_threshold
 from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR, Study, load_study
 
-__all__ = ["compile_study", "read_study", "why_simulate_alone"]
+__all__ = ["compile_study", "honest_faults", "read_study", "why_simulate_alone"]
 
 
 def read_study(path: Path) -> tuple[Study, Dictionary]:
@@ -33,17 +34,30 @@ def compile_study(path: Path) -> Plan:
     faults = why_simulate_alone(study, dictionary)
     if faults:
         raise FaultsError(str(path), faults)
-    return compile_plan(study, dictionary)
+    return compile_plan(study, dictionary, adds_noise=True)  # every site's guard does
 
 
 def why_simulate_alone(study: Study, dictionary: Dictionary) -> tuple[Fault, ...]:
     """Return what keeps a sound study from running in a real federation; empty where nothing does."""
     faults: tuple[Fault, ...] = ()
     try:
-        compile_plan(study, dictionary)
+        compile_plan(study, dictionary, adds_noise=True)
     except FaultsError as error:
         faults = error.faults
     return (*faults, *_refused_by_every_site(study))
+
+
+def honest_faults(study: Study, n_sites: int) -> list[Fault]:
+    """Return why the noise of so many sites does not keep what the study promises; empty where it does.
+
+    Of n sites at most n - t are taken to help the hub, t the threshold of their roster (docs/protocol.md).
+    """
+    differential = study.privacy.differential
+    guaranteed = least_threshold(n_sites) if study.privacy.secure_sum else 1
+    if differential is None or differential.honest_sites <= guaranteed:
+        return []
+    what = f"{n_sites} sites guarantee the noise of {guaranteed} honest ones, not of {differential.honest_sites}"
+    return [Fault("[privacy.differential] honest_sites", what, f"write {guaranteed} or fewer, or invite more sites")]
 
 
 def _refused_by_every_site(study: Study) -> list[Fault]:

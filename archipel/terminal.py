@@ -36,6 +36,7 @@ def terminal_table(result: Result, simulated: Result | None = None) -> Renderabl
         if result.evaluation or simulated is not None
         else Text(f"Not judged on unseen patients: {result.evaluation_kind}"),
         _hazard_ratios(result),
+        *(Text(sentence) for sentence in wording.promise(result)[:3]),
         Text(_cost(result), style="dim"),
     ]
     parts += [
@@ -69,7 +70,10 @@ def _evaluation(result: Result, simulated: Result | None) -> Table:
 
 def _hazard_ratios(result: Result) -> Table:
     rows = wording.hazard_ratios(result)
-    table = Table(title="Hazard ratios (95 % interval)", title_justify="left", caption_justify="left")
+    title = (
+        "Hazard ratios (95 % interval)" if result.differential is None else "Hazard ratios (noise leaves no interval)"
+    )
+    table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("Covariate")
     table.add_column("Compares")
     table.add_column("Per unit", justify="right")
@@ -82,8 +86,8 @@ def _hazard_ratios(result: Result) -> Table:
         table.add_row(
             escape(row.label),
             escape(row.contrast),
-            str(row.per_unit or wording.NONE),
-            str(row.per_sd or wording.NONE),
+            row.unit_text,
+            row.sd_text,
             style="bold" if clear else None,
         )
     return table

@@ -51,7 +51,9 @@ class HazardRatio:
         per_unit: For one unit; None without a standard error.
         per_sd: For one standard deviation over all sites; None without a standard error or without spread.
         coefficient: Log hazard ratio per unit.
-        standard_error: Of the coefficient; None where a column does not vary.
+        standard_error: Of the coefficient; None where a column does not vary, and under differential privacy.
+        unit_text: The ratio for one unit as it is shown: without an interval where noise leaves none.
+        sd_text: The same for one standard deviation.
     """
 
     name: str
@@ -61,6 +63,8 @@ class HazardRatio:
     per_sd: Interval | None
     coefficient: float
     standard_error: float | None
+    unit_text: str = NONE
+    sd_text: str = NONE
 
     @property
     def z(self) -> float:
@@ -75,18 +79,29 @@ def hazard_ratios(result: Result) -> list[HazardRatio]:
         beta = result.coefficients[covariate.name]
         se = result.standard_errors[covariate.name]
         deviation = covariate.standard_deviation
+        per_unit = None if se is None else _wald(beta, se)
+        per_sd = None if se is None or deviation == 0 else _wald(beta * deviation, se * deviation)
+        noisy = result.differential is not None
         rows.append(
             HazardRatio(
                 name=covariate.name,
                 label=covariate_label(covariate),
                 contrast=contrast(covariate),
-                per_unit=None if se is None else _wald(beta, se),
-                per_sd=None if se is None or deviation == 0 else _wald(beta * deviation, se * deviation),
+                per_unit=per_unit,
+                per_sd=per_sd,
                 coefficient=beta,
                 standard_error=se,
+                unit_text=_shown(per_unit, beta, noisy=noisy),
+                sd_text=_shown(per_sd, beta * deviation, noisy=noisy),
             )
         )
     return rows
+
+
+def _shown(interval: Interval | None, log_ratio: float, *, noisy: bool) -> str:
+    if interval is None and noisy:
+        return ratio(math.exp(min(max(log_ratio, -300), 300)))
+    return str(interval or NONE)
 
 
 def _wald(beta: float, se: float) -> Interval:
@@ -197,10 +212,13 @@ def answer(result: Result) -> str:
     endpoint = f" ({result.study.endpoint})" if result.study.endpoint else ""
     site_count = took_part(result)
     where = f"at {site_count} sites" if site_count != 1 else "at one site"
-    parts = [f"Of {result.n} patients {where}, {result.events} had the event{endpoint}."]
+    about = "about " if result.differential is not None else ""
+    parts = [f"Of {about}{result.n} patients {where}, {about}{result.events} had the event{endpoint}."]
     federated = result.evaluation.get("federated")
     if federated is not None and federated.c_index.mean is not None:
         parts.append(_ranking(result, federated))
+    if result.differential is not None:
+        return " ".join([*parts, "All of it carries noise that hides each patient; hazard ratios have no intervals."])
     first = max(hazard_ratios(result), key=lambda row: abs(row.z), default=None)
     if first is not None and first.per_unit is not None and abs(first.z) >= Z95:
         parts.append(
@@ -210,6 +228,47 @@ def answer(result: Result) -> str:
     else:
         parts.append("No single covariate has a 95 % interval that excludes a hazard ratio of 1.")
     return " ".join(parts)
+
+
+def privacy(result: Result) -> str:
+    """Return the terms of differential privacy in a few signs, or that there is none."""
+    terms = result.differential
+    if terms is None:
+        return "none"
+    return f"ε = {terms.epsilon:g}, δ = {terms.delta:.2g}, {terms.adjacency}"
+
+
+def promise(result: Result) -> list[str]:
+    """Return what differential privacy promises to every patient, for a reader who knows no formula; else nothing."""
+    terms = result.differential
+    if terms is None:
+        return []
+    strength = "strong" if terms.epsilon <= 1 else "moderate" if terms.epsilon <= 4 else "weak"
+    sites = took_part(result)
+    if terms.honest_sites == 1:
+        against = "Each site added all of the noise itself, so it holds against the hub and all other sites together."
+    else:
+        against = (
+            f"The sites shared the noise out: it holds as long as {terms.honest_sites} of the {sites} sites do not "
+            "help whoever runs the hub."
+        )
+    return [
+        "Whoever sees everything that this run released learns almost the same as if any one patient had not taken "
+        f"part ({privacy(result)}).",
+        "In odds: whatever somebody holds possible about a patient, and whatever else they know, this run can make "
+        f"it more or less likely by a factor of at most {_rounded(math.exp(terms.epsilon))} (a {strength} promise); "
+        f"it may fail with a probability of at most 1 in {_rounded(1 / terms.delta)}.",
+        against,
+        "For that every number carries noise, those of patients and events too. Hazard ratios have no intervals, and "
+        "a federation draws no curves of its patients: they would use up the promise, and the model needs none.",
+        "It does not hide what is true of patients in general, nor which sites took part.",
+    ]
+
+
+def _rounded(value: float) -> str:
+    """Return a number with two digits that matter: ``2.7``, ``3,000``."""
+    short = float(f"{value:.2g}")
+    return f"{short:g}" if short < 100 else f"{short:,.0f}"
 
 
 def has_too_few_pairs(scores: Scores) -> bool:

@@ -116,8 +116,8 @@ _EXACT = Fault(
 )
 _NO_NOISE = Fault(
     "[privacy.differential]",
-    "what runs this study adds no noise yet, and without it the study would promise what it does not keep",
-    "take the section out, or wait for a version that adds the noise",
+    "what runs this study here adds no noise, and without it the study would promise what it does not keep",
+    "take the section out, or run it with what adds the noise (`archipel launch`, `trial` and `simulate` do)",
 )
 _NO_RANGE = Fault(
     "[endpoint] time",

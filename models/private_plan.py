@@ -33,10 +33,10 @@ _EVALUATION = Fault(
     "a held-out evaluation would release counts of patients without noise",
     "write folds = 0; the model can be judged by `archipel simulate`, or at each site on its own patients",
 )
-_DROPOUT = Fault(
-    "on_dropout",
-    'with "continue" a site may leave, and its noise with it, while the others rely on it',
-    'write on_dropout = "pause", or honest_sites = 1: then every site adds all of the noise itself',
+_IN_CLEAR = Fault(
+    "[privacy.differential] honest_sites",
+    "without masks the hub sees each site's numbers by themselves, with that site's share of the noise alone",
+    "write honest_sites = 1: then every site adds all of the noise itself; or secure_sum = true",
 )
 
 
@@ -71,8 +71,8 @@ def private_faults(study: Study, dictionary: Dictionary, *, evaluation: bool) ->
     if evaluation and study.evaluation.folds:
         faults.append(_EVALUATION)
     differential = study.privacy.differential
-    if differential is not None and differential.honest_sites > 1 and study.on_dropout == "continue":
-        faults.append(_DROPOUT)
+    if differential is not None and differential.honest_sites > 1 and not study.privacy.secure_sum:
+        faults.append(_IN_CLEAR)
     for name in study.model.covariates:
         column = dictionary.column(name)
         if column is not None and column.type in ("number", "integer") and None in (column.min, column.max):

@@ -48,6 +48,9 @@ class Manifest(BaseModel):
         columns: Of the model's matrix, in the order of `mean`, `scale` and `beta`.
         time_unit: Of `edges`.
         exact_times: Whether `edges` are exact event times (the hazard steps there) or ends of intervals.
+        epsilon: Of the differential privacy under which it was trained; None without. `covariance` is then zeros,
+            which stand for "not known".
+        delta: Likewise.
         arrays: SHA-256 of each array's little-endian float64 bytes, with its shape before it.
     """
 
@@ -68,6 +71,8 @@ class Manifest(BaseModel):
     time_unit: Text
     exact_times: bool
     columns: Annotated[tuple[ArtefactColumn, ...], Field(min_length=1)]
+    epsilon: Annotated[float, Field(gt=0)] | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     arrays: dict[str, Hash]
 
 

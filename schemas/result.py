@@ -75,6 +75,21 @@ class DictionaryFacts(_Part):
     """SHA-256 of its content, 64 hexadecimal digits."""
 
 
+class DifferentialFacts(_Part):
+    """What the run promises to every patient (docs/differential-privacy.md)."""
+
+    epsilon: Annotated[float, Field(gt=0)]
+    """Of everything that the run released together; whoever sees it can change a guess about a patient by so much."""
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    """Probability with which the promise may fail; the noise being drawn on a grid is counted in."""
+    adjacency: Literal["one patient more or less"] = "one patient more or less"
+    """Which two cohorts nobody can tell apart."""
+    clip: Annotated[float, Field(gt=0)]
+    """Largest norm of one patient's part of a gradient."""
+    honest_sites: Annotated[int, Field(ge=1)]
+    """Sites whose noise the promise counts on: with so many that do not help the hub it holds."""
+
+
 class SiteFacts(_Part):
     """One site of the run."""
 
@@ -331,10 +346,12 @@ class Result(_Part):
     """What the study asks for when a site does not answer in time."""
     sums_masked: bool = False
     """Whether the secure sum hid each site's summand from the hub; in a simulation, whether it would have."""
+    differential: DifferentialFacts | None = None
+    """What is promised to every patient under differential privacy; null without it."""
     n: Count
-    """Eligible patients of all sites together."""
+    """Eligible patients of all sites together; with noise under differential privacy."""
     events: Count
-    """Observed events among them."""
+    """Observed events among them; with noise under differential privacy."""
     sites: tuple[SiteFacts, ...]
     """In the order of the run's list of sites."""
     covariates: tuple[CovariateFacts, ...]
@@ -342,9 +359,9 @@ class Result(_Part):
     coefficients: dict[str, float]
     """Log hazard ratios for one unit, on the original scale."""
     standard_errors: dict[str, float | None]
-    """Of the coefficients; null, with a reason, where a column does not vary."""
-    log_likelihood: float
-    """At the estimate, without the penalty."""
+    """Of the coefficients; null, with a reason, where a column does not vary and under differential privacy."""
+    log_likelihood: float | None
+    """At the estimate, without the penalty; null, with a reason, under differential privacy."""
     baseline: Baseline | None
     """Null, with a reason, for a model with one baseline per site."""
     kaplan_meier: KaplanMeier | None
@@ -372,7 +389,8 @@ class Result(_Part):
     warnings: tuple[Text, ...] = ()
     """What a reader must know before using the result, one sentence each."""
     reasons: dict[str, Text] = Field(default_factory=dict)
-    """For `baseline`, `kaplan_meier`, `calibration` and each `standard_errors.NAME` that is null: why."""
+    """For `log_likelihood`, `baseline`, `kaplan_meier`, `calibration` and each `standard_errors.NAME` that is null:
+    why."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Result:
@@ -386,7 +404,8 @@ class Result(_Part):
         if self.created_at.tzinfo is None:
             raise ValueError("`created_at` needs its time zone")
         values: dict[str, object] = {f"standard_errors.{name}": se for name, se in self.standard_errors.items()}
-        values |= {name: getattr(self, name) for name in ("baseline", "kaplan_meier", "calibration")}
+        shown = ("log_likelihood", "baseline", "kaplan_meier", "calibration")
+        values |= {name: getattr(self, name) for name in shown}
         _require_reasons(values, self.reasons)
         return self
 

@@ -61,12 +61,14 @@ def test_an_evaluation_that_would_release_counts_without_noise_is_refused() -> N
         private(evaluation=Evaluation(folds=5))
 
 
-def test_a_site_that_may_leave_with_its_noise_is_refused() -> None:
+def test_noise_that_is_shared_out_needs_masks() -> None:
     shared = Differential(epsilon=8.0, honest_sites=3)
-    with pytest.raises(FaultsError, match="its noise with it"):
-        private(shared, on_dropout="continue")
+    with pytest.raises(FaultsError, match="without masks the hub sees each site's numbers by themselves"):
+        private(shared, privacy=Privacy(differential=shared, secure_sum=False))
+    alone = Differential(epsilon=8.0, honest_sites=1)
     assert private(shared).steps
-    assert private(on_dropout="continue").steps
+    assert private(alone, privacy=Privacy(differential=alone, secure_sum=False)).steps
+    assert private(shared, on_dropout="continue").steps, "a site refuses to open a sum with too few honest ones in it"
 
 
 def test_exact_event_times_are_refused() -> None:
@@ -110,5 +112,5 @@ def test_each_piece_of_the_baseline_is_as_wide_as_all_before_it(n_bins: int, pie
 
 def test_whoever_adds_no_noise_gets_no_plan_to_run_in_clear() -> None:
     study = small_study(privacy=Privacy(differential=Differential(epsilon=8.0)))
-    with pytest.raises(FaultsError, match="adds no noise yet"):
+    with pytest.raises(FaultsError, match="adds no noise"):
         compile_plan(study, small_dictionary())
