@@ -69,6 +69,35 @@ def summand(spells: Spells, x: Floats, log_hazard: Floats, alpha: Floats, *, exp
     }
 
 
+def slopes(spells: Spells, x: Floats, log_hazard: Floats, alpha: Floats) -> dict[str, Floats]:
+    """Return a site's counts, log-likelihood, gradient, and the diagonal of the information alone.
+
+    For many covariates: the cost is that of a few products with `x`, and K + 2 p numbers leave. Arguments as in
+    `summand`.
+    """
+    survived, took_part = spells.survived, is_open(alpha)
+    baseline = np.where(took_part, np.exp(np.where(took_part, alpha, 0.0)), 0.0)
+    ratio = np.exp(log_hazard)
+    lost = ratio * survived.over_intervals(baseline)
+    at_risk = baseline * survived.over_patients(ratio)
+    in_open = took_part[spells.event_interval]
+    u = np.where(in_open, baseline[spells.event_interval] * ratio[spells.event], 1.0)
+    value, slope, curvature = (np.where(in_open, term, 0.0) for term in event_terms(u))
+    slope_of, curvature_of = np.zeros(ratio.size), np.zeros(ratio.size)
+    slope_of[spells.event], curvature_of[spells.event] = slope, curvature
+    ones = np.ones(ratio.size)
+    return {
+        "n_patients": np.array(float(ratio.size)),
+        "events": spells.over_events(ones),
+        "n_survived": survived.over_patients(ones),
+        "log_likelihood": np.array(value.sum() - lost.sum()),
+        "gradient_alpha": spells.over_events(slope_of) - at_risk,
+        "gradient_beta": (slope_of - lost) @ x,
+        "hessian_alpha": spells.over_events(curvature_of) + at_risk,
+        "diagonal_beta": (curvature_of + lost) @ (x * x),
+    }
+
+
 def event_terms(u: Floats) -> tuple[Floats, Floats, Floats]:
     """Return log(1 - exp(-u)) with its slope and minus its curvature in log u, without cancellation.
 
