@@ -17,6 +17,7 @@ from schemas.messages import Arrays, Reply, RoundRequest, SetupRequest, decode_a
 from schemas.plan import Plan
 from schemas.roster import Roster
 
+Request = SetupRequest | RoundRequest
 Site = Callable[[bytes], bytes]
 
 
@@ -47,10 +48,18 @@ class SecureHub:
     def keys(self) -> Announcements:
         return read_announcements(self.run, {name: reply.blobs["keys"] for name, reply in self.announced.items()})
 
-    def send(self, site: str, request: SetupRequest | RoundRequest) -> Reply:
-        body = self.sites[site](encode(request))
-        self.heard.setdefault(site, []).append(body)
-        return decode_as(body, Reply)
+    def send(self, site: str, request: Request) -> Reply:
+        return self.send_all({site: request})[site]
+
+    def send_all(self, requests: Mapping[str, Request]) -> dict[str, Reply]:
+        bodies = self.carry({site: encode(request) for site, request in requests.items()})
+        for site, body in bodies.items():
+            self.heard.setdefault(site, []).append(body)
+        return {site: decode_as(body, Reply) for site, body in bodies.items()}
+
+    def carry(self, requests: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Take requests to sites and bring what they answer."""
+        return {site: self.sites[site](request) for site, request in requests.items()}
 
     # ------------------------------------------------------------ set-up
     def keys_request(self) -> SetupRequest:
@@ -67,19 +76,17 @@ class SecureHub:
         return self._setup("inbox", {f"box/{sender}": box for sender, box in self.boxes[site].items()})
 
     def announce(self) -> None:
-        for site in self.sites:
-            self.announced[site] = self._ok(site, self.keys_request())
+        self.announced |= self._all_ok(dict.fromkeys(self.sites, self.keys_request()))
 
     def deal(self) -> None:
-        dealt = {site: self._ok(site, self.shares_request()) for site in self.sites}
+        dealt = self._all_ok(dict.fromkeys(self.sites, self.shares_request()))
         sent = {site: {n.removeprefix("box/"): b for n, b in reply.blobs.items()} for site, reply in dealt.items()}
         self.boxes = inboxes(self.run, sent)
 
     def set_up(self) -> None:
         self.announce()
         self.deal()
-        for site in self.sites:
-            reply = self._ok(site, self.inbox_request(site))
+        for reply in self._all_ok({site: self.inbox_request(site) for site in self.sites}).values():
             assert not reply.blobs
             assert not reply.arrays
 
@@ -98,7 +105,7 @@ class SecureHub:
     ) -> dict[str, Reply]:
         """Ask for masked summands."""
         request = self.value_request(step, part, number, arrays)
-        self.masked = {site: self._ok(site, request) for site in alive or self.sites}
+        self.masked = self._all_ok(dict.fromkeys(alive or self.sites, request))
         return self.masked
 
     def open(self, step: str, part: str, number: int, alive: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -107,9 +114,16 @@ class SecureHub:
         consents: dict[str, bytes] = {}
         if survivors.dropped:
             asked = self.list_request(step, part, number, survivors, "consent")
-            consents = {site: self._ok(site, asked).blobs["consent"] for site in survivors.alive}
+            signed = self._all_ok(dict.fromkeys(survivors.alive, asked))
+            consents = {site: reply.blobs["consent"] for site, reply in signed.items()}
         asked = self.list_request(step, part, number, survivors, **consents)
-        shares = {site: self._ok(site, asked).blobs["shares"] for site in survivors.alive}
+        replies = self._all_ok(dict.fromkeys(survivors.alive, asked))
+        return self.opened(step, part, number, survivors, {s: reply.blobs["shares"] for s, reply in replies.items()})
+
+    def opened(
+        self, step: str, part: str, number: int, survivors: Survivors, shares: Mapping[str, bytes]
+    ) -> dict[str, np.ndarray]:
+        """Return what the shares for a list open."""
         vectors = {site: np.frombuffer(self.masked[site].blobs["masked"], dtype="<u8") for site in survivors.alive}
         words = total(self.keys, self.plan.round_index(step, number), survivors, vectors, shares)
         return decode_arrays(words, self.plan.by_name[step].part(part).releases, self.run.n_sites)
@@ -120,7 +134,8 @@ class SecureHub:
             self.roster.content.decode(), blobs=blobs,
         )  # fmt: skip
 
-    def _ok(self, site: str, request: SetupRequest | RoundRequest) -> Reply:
-        reply = self.send(site, request)
-        assert (reply.status, reply.code) == ("ok", ""), (site, request.phase, reply.code)
-        return reply
+    def _all_ok(self, requests: Mapping[str, Request]) -> dict[str, Reply]:
+        replies = self.send_all(requests)
+        for site, reply in replies.items():
+            assert (reply.status, reply.code) == ("ok", ""), (site, reply.phase, reply.code)
+        return replies
