@@ -171,6 +171,7 @@ def approve(
     ] = False,
 ) -> None:
     """Show a plan's data-use card and who takes part, ask, and approve both: from then on this site answers it."""
+    from archipel.site_status import price_lines
     from client.approvals import approve as decide
     from client.approvals import find_plan
     from schemas.card import data_use_card
@@ -182,6 +183,8 @@ def approve(
         _show_roster(home, chosen)
     elif plan.study.privacy.secure_sum:
         say("No list of sites has come with this plan yet. Approve the plan when it has, or once now and once then.")
+    for line in price_lines(home, plan):
+        say(line)
     say()
     with_whom = "" if chosen is None else f" with these {len(chosen.sites)} sites, fingerprints compared,"
     if not yes and not ask(f"Approve this plan ({plan.hash[:12]}){with_whom} for this site?"):
@@ -238,7 +241,7 @@ def up(home: SiteHome = SITE) -> None:
 
 @app.command()
 def status(home: SiteHome = SITE, as_json: AsJson = False) -> None:
-    """Show whether the site runs, whether its hub answers, what waits for a decision, and the ledger's length."""
+    """Show whether the site runs, its hub answers, what waits for a decision, ledger and privacy budget."""
     from archipel.site_status import show_site_status, site_status
 
     found = site_status(home)

@@ -30,6 +30,7 @@ from archipel.site_folders import find_site_folders, read_dialect
 from client.approvals import approve
 from client.dialect import Dialect
 from client.optout import OPTOUT_FILE
+from privacy.budget import Limit
 from schemas.errors import ArchipelError
 from schemas.plan import Plan
 from schemas.processes import PARENT_VARIABLE
@@ -70,10 +71,12 @@ class LocalFederation:
     Attributes:
         home: Folder of all homes: ``hub`` and ``sites/NAME``.
         sites: Folder of tables of each site, by name.
+        budget: What every site spends under differential privacy; None: nothing, as at a site that says nothing.
     """
 
     home: Path
     sites: Mapping[str, Path]
+    budget: Limit | None = None
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
     _seen: set[int] = field(default_factory=set, init=False)
 
@@ -92,7 +95,8 @@ class LocalFederation:
         init_hub(self.hub, public_port=0, internal_port=0)
         for name, tables in self.sites.items():
             now = utc_now()
-            request = init_site(self.site(name), name, tables, now, csv=_csv_section(read_dialect(tables)))
+            sections = _csv_section(read_dialect(tables)) + _budget_section(name, self.budget)
+            request = init_site(self.site(name), name, tables, now, csv=sections)
             if (tables / OPTOUT_FILE).is_file():
                 shutil.copyfile(tables / OPTOUT_FILE, self.site(name) / OPTOUT_FILE)
             kit = enrol_site(self.hub, request.to_json().encode(), now)
@@ -230,6 +234,12 @@ def _csv_section(dialect: Dialect) -> str:
     words = {key: getattr(dialect, key) for key in ("delimiter", "decimal", "encoding", "quote")}
     lines = [f"{key} = {_toml(value)}" for key, value in words.items()]
     return "\n".join([*lines, f"missing = [{', '.join(_toml(word) for word in dialect.missing)}]", ""])
+
+
+def _budget_section(dataset: str, budget: Limit | None) -> str:
+    if budget is None:
+        return ""
+    return f"\n[budget]\ndataset = {_toml(dataset)}\nepsilon = {budget.epsilon!r}\ndelta = {budget.delta!r}\n"
 
 
 def _toml(text: str) -> str:

@@ -11,14 +11,24 @@ from archipel.alive import running_children
 from archipel.cli_common import say
 from client.approvals import list_plans
 from client.hub_check import check_hub, trouble
+from client.noising import Account, accounts, price_of
 from client.peers import load_peers
-from client.settings import load_settings
+from client.settings import SiteSettings, load_settings
 from client.site_process import missing_files
 from client.state import SitePaths, ledger_path
 from privacy.ledger import Entry, entries, verify_ledger
 from schemas.errors import ArchipelError
+from schemas.plan import Plan
 
-__all__ = ["SiteStatus", "ledger_lines", "ledger_records", "show_site_status", "site_status"]
+__all__ = [
+    "SiteStatus",
+    "budget_lines",
+    "ledger_lines",
+    "ledger_records",
+    "price_lines",
+    "show_site_status",
+    "site_status",
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,8 @@ class SiteStatus:
         ledger_entries: Length of the ledger; None where it is not sound.
         ledger_fault: Why it is not.
         missing: What is missing among the keys.
+        budget: Privacy budget of each dataset, the current one first.
+        budget_fault: Why it cannot be read.
     """
 
     name: str
@@ -48,6 +60,8 @@ class SiteStatus:
     ledger_entries: int | None
     ledger_fault: str
     missing: tuple[str, ...]
+    budget: tuple[Account, ...] = ()
+    budget_fault: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for a program."""
@@ -72,6 +86,7 @@ def site_status(home: Path) -> SiteStatus:
         fault = ""
     except ArchipelError as error:
         count, fault = None, str(error)
+    budget, budget_fault = _budget(home, settings)
     return SiteStatus(
         name=settings.name,
         hub_address=settings.hub_address,
@@ -86,7 +101,16 @@ def site_status(home: Path) -> SiteStatus:
         ledger_entries=count,
         ledger_fault=fault,
         missing=missing,
+        budget=budget,
+        budget_fault=budget_fault,
     )
+
+
+def _budget(home: Path, settings: SiteSettings) -> tuple[tuple[Account, ...], str]:
+    try:
+        return accounts(SitePaths(home), settings), ""
+    except ArchipelError as error:
+        return (), str(error)
 
 
 def _hub(home: Path, address: str, *, is_running: bool) -> str:
@@ -113,8 +137,49 @@ def show_site_status(status: SiteStatus) -> None:
         say(f"Ledger: NOT SOUND. {status.ledger_fault}")
     else:
         say(f"Ledger: {status.ledger_entries} {'entry' if status.ledger_entries == 1 else 'entries'}, sound")
+    for line in budget_lines(status.budget, status.budget_fault):
+        say(line)
     for fault in status.missing:
         say(f"Fault: {fault}")
+
+
+def budget_lines(found: Sequence[Account], fault: str = "") -> list[str]:
+    """Return what is spent and left of each account, for a person."""
+    if fault:
+        return [f"Privacy budget: NOT SOUND. {fault}"]
+    lines = []
+    if not any(one.is_current for one in found):
+        lines.append(
+            "Privacy budget: none, so studies under differential privacy are refused (`[budget]` in site.toml)"
+        )
+    for one in found:
+        left = one.left
+        spent = f"epsilon {left.spent_epsilon:.3g}"
+        at = f"at delta {left.limit.delta:g}, {left.releases} release{'' if left.releases == 1 else 's'}"
+        if one.is_current:
+            spent += f" of {left.limit.epsilon:g} spent ({at}); a further study of up to {left.left_epsilon:.3g} fits"
+        else:
+            spent += f" spent ({at}); site.toml names this account no longer"
+        lines.append(f"Privacy budget of {one.dataset}: {spent}")
+    return lines
+
+
+def price_lines(home: Path, plan: Plan) -> list[str]:
+    """Return what a run of a plan under differential privacy costs this site, for the person who is to approve it.
+
+    Raises:
+        BudgetBrokenError, StorageError: When the budget cannot be read.
+    """
+    found = accounts(SitePaths(home), load_settings(home))
+    if plan.study.privacy.differential is None or not found or not found[0].is_current:
+        return []
+    price = price_of(plan, found[0])
+    runs = f"{price.runs_left} run{'' if price.runs_left == 1 else 's'} of this plan"
+    fits = (
+        f"{runs} fit{'s' if price.runs_left == 1 else ''}" if price.is_affordable else "which is MORE than is allowed"
+    )
+    after = f"A run of this plan lifts it to epsilon {price.epsilon_after:.3g}; {fits}."
+    return [*budget_lines(found[:1]), after]
 
 
 def ledger_records(path: Path) -> list[dict[str, Any]]:
@@ -147,6 +212,8 @@ def ledger_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
             words.append(f"{event['n_bytes']} bytes ({arrays or 'no array'})")
         if event["n_patients"] is not None:
             words.append(f"over about {event['n_patients']} patients")
+        if event["dataset"]:
+            words.append(f"paid from {event['dataset']}: mu squared {event['mu_squared']:.3g}")
         words += [word for word in (event["rule"], f"by {event['who']}" if event["who"] else "") if word]
         lines.append("  ".join(words))
     return lines

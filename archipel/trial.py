@@ -26,6 +26,7 @@ from archipel.site_check import check_folder
 from archipel.studies import compile_study
 from archipel.watching import RunView, follow
 from client.check import CheckReport
+from privacy.budget import Limit
 from schemas.errors import ArchipelError, FaultsError
 from schemas.plan import Plan
 from schemas.result import Result
@@ -102,7 +103,7 @@ def run_trial(
     plan = compile_study(study)
     sites = find_sites(sites_dir)
     verify_enough(plan, sorted(sites))
-    federation = LocalFederation(home, sites)
+    federation = LocalFederation(home, sites, _just_enough(plan))
     with contextlib.ExitStack() as stack:
         stack.enter_context(ended_on_signals())
         tell(f"Setting up a hub and {len(sites)} sites (TLS, node keys, enrolment)")
@@ -124,6 +125,12 @@ def run_trial(
         model = model_of(federation.hub, result)
     launch_s = run_s - (datetime.datetime.now(datetime.UTC) - began).total_seconds()
     return Trial(result, model, plan, Timing(max(0.0, launch_s + (first - began).total_seconds()), run_s))
+
+
+def _just_enough(plan: Plan) -> Limit | None:
+    """Return the privacy budget that one run of the plan uses up: what a trial's sites have to spend."""
+    asked = plan.study.privacy.differential
+    return Limit(asked.epsilon, asked.delta) if asked is not None else None
 
 
 def check_sites(sites: Mapping[str, Path], plan: Plan, on_check: OnCheck | None = None) -> None:

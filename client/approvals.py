@@ -24,6 +24,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from client.decisions import Approval, Approvals, RosterDecision, SignedApproval, load_approvals, update_approvals
+from client.noising import budget_verdict, honest_verdict
 from client.peers import load_identity, load_peers, pin_peers, roster_verdict
 from client.received import (
     ApprovalError,
@@ -193,6 +194,7 @@ def approve(
     settings = load_settings(home)
     plan = find_plan(home, which)
     code = verify_plan(plan, gate_floors(settings))
+    code = code or budget_verdict(paths, settings, plan)
     if code is not None:
         raise ApprovalError(f"Plan {plan.hash[:12]} cannot be approved. {SENTENCES[code]}")
     today = now().date()
@@ -243,6 +245,7 @@ def _sign(
     identity = load_identity(paths)
     own_key = identity.public_key().public_bytes_raw()
     code = roster_verdict(roster, roster.names, settings.name, own_key, load_peers(paths))
+    code = code or honest_verdict(plan, roster)
     if code is not None:
         raise ApprovalError(f"The list of sites {roster.hash[:12]} cannot be approved. {SENTENCES[code]}")
     last_days = [day for day in (expires, plan.study.expires) if day is not None]

@@ -36,7 +36,7 @@ from schemas.messages import Reply, RoundRequest, decode_as
 from schemas.plan import PartSpec, Plan
 from schemas.roster import Roster
 
-__all__ = ["Account", "Noising", "Price", "accounts", "honest_verdict", "price_of"]
+__all__ = ["Account", "Noising", "Price", "accounts", "budget_verdict", "honest_verdict", "price_of"]
 
 log = logging.getLogger("archipel.site")
 
@@ -207,6 +207,23 @@ def honest_verdict(plan: Plan, roster: Roster | None, n_alive: int | None = None
     return Code.HONEST_SITES_TOO_FEW if honest < differential.honest_sites else None
 
 
+def budget_verdict(paths: SitePaths, settings: SiteSettings, plan: Plan) -> Code | None:
+    """Return why the site cannot afford a run of a plan, or None; for the person who is to approve it.
+
+    Raises:
+        StorageError: When the budget cannot be read.
+    """
+    if plan.study.privacy.differential is None:
+        return None
+    if settings.budget is None:
+        return Code.BUDGET_NOT_SET
+    try:
+        current = accounts(paths, settings)[0]
+    except BudgetBrokenError:
+        return Code.BUDGET_BROKEN
+    return None if price_of(plan, current).is_affordable else Code.BUDGET_EXCEEDED
+
+
 def accounts(paths: SitePaths, settings: SiteSettings) -> tuple[Account, ...]:
     """Return the accounts of a site, the current one first; none where it neither has nor had one.
 
@@ -215,20 +232,17 @@ def accounts(paths: SitePaths, settings: SiteSettings) -> tuple[Account, ...]:
         StorageError: When it cannot be read.
     """
     current = settings.budget
-    if current is None and not paths.budget.exists():
-        return ()
+    if not paths.budget.exists():  # and looking must not make it
+        return () if current is None else (Account(current.dataset, account(0.0, 0, limit_of(current)), True),)
     found = []
-    if not paths.budget.exists():
-        assert current is not None  # looked at above
-        return (Account(current.dataset, account(0.0, 0, limit_of(current)), is_current=True),)
     budget = Budget(paths.budget)
     try:
         if current is not None:
-            found.append(Account(current.dataset, budget.left(current.dataset, limit_of(current)), is_current=True))
+            found.append(Account(current.dataset, budget.left(current.dataset, limit_of(current)), True))
         delta = current.delta if current is not None else 1e-5
         for name in budget.datasets():
             if current is None or name != current.dataset:
-                found.append(Account(name, budget.left(name, Limit(0.0, delta)), is_current=False))
+                found.append(Account(name, budget.left(name, Limit(0.0, delta)), False))
     finally:
         budget.close()
     return tuple(found)

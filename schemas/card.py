@@ -7,6 +7,7 @@ read in a terminal.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping
 
@@ -38,6 +39,13 @@ _NOT_MASKED = (
     "products of columns can also tell that patient's other values. No row as such, no identifier and no error text "
     "leaves; every release stands in the site's ledger (`archipel site ledger show`)."
 )
+_NOT_MASKED_NOISY = (
+    "The study has switched the secure sum off, so sums are NOT MASKED: the hub sees this site's own numbers, as "
+    "listed above, each with the noise that hides every patient. It could tell about how many patients and events "
+    "this site has and what they are like as a group, and nothing more about one of them than is promised above. No "
+    "row as such, no identifier and no error text leaves; every release stands in the site's ledger "
+    "(`archipel site ledger show`)."
+)
 _MASKED = (
     "Sums are masked (secure sum): what leaves this site looks like noise to the hub, and only the total over the "
     "sites of one list can be opened, with the shares of more than two thirds of them. Keys are fresh in every round "
@@ -56,6 +64,27 @@ _AGAIN = (
     "The site also refuses coefficients that no honest fit would ask at: too large, too far from the last ones, or "
     "too many different ones."
 )
+_AGAIN_WITH_NOISE = (
+    "An approved plan may be run again, as often as the hub asks, until its last day, until the approval is "
+    "withdrawn, or until this site's privacy budget is used up: every run costs the same again. Patients may differ "
+    "between runs as they like, also by one, and an opt-out counts from the next run on."
+)
+_NOISE = (
+    "Every number above leaves with noise that is drawn at this site, so that whoever sees all that the study "
+    "releases learns almost the same as if any one patient had not been there: epsilon {epsilon:g}, delta {delta:g}; "
+    "the cohorts that nobody can tell apart differ by one patient more or less. In odds: whatever somebody holds "
+    "possible about a patient, a run makes it more or less likely by a factor of at most {factor:,}."
+)
+_NOISE_ALONE = "This site adds all of the noise itself, so it need not trust the hub or any other site for that."
+_NOISE_SHARED = (
+    "The sites share the noise out: it suffices as long as {honest} sites of a sum do not help the hub; this site "
+    "opens no sum in which fewer are guaranteed, so a run that loses too many sites ends."
+)
+_NOISE_COSTS = (
+    "A run is charged to this site's privacy budget (`archipel site status`), round by round and before anything "
+    "leaves; what a crash cuts off stays charged. Not hidden: what is true of patients in general, that this site "
+    "takes part, and that it has at least ten patients."
+)
 _ON_DROPOUT = {
     "pause": "When a site is missing at the deadline, the run waits for it. No sum is formed over other sites.",
     "continue": "When a site is missing at the deadline, the run goes on without it (at most once, and not below "
@@ -72,11 +101,27 @@ def data_use_card(plan: Plan) -> str:
         ("Columns read at this site; cells stay there", _columns(plan)),
         ("What leaves this site, and nothing else", _releases(plan)),
         ("Smallest numbers", _floors(plan)),
-        ("What the hub could see", _wrapped(_MASKED if study.privacy.secure_sum else _NOT_MASKED)),
-        ("When the plan is run again", _wrapped(_AGAIN)),
+        *_promise(study),
+        ("What the hub could see", _wrapped(_MASKED if study.privacy.secure_sum else _not_masked(study))),
+        ("When the plan is run again", _wrapped(_AGAIN if study.privacy.differential is None else _AGAIN_WITH_NOISE)),
         ("When a site drops out", _wrapped(_ON_DROPOUT[study.on_dropout])),
     ]
     return "\n".join(f"{title}\n{'-' * len(title)}\n" + "\n".join(lines) + "\n" for title, lines in sections)
+
+
+def _promise(study: Study) -> list[tuple[str, list[str]]]:
+    """Return the section on differential privacy, where the study asks for it."""
+    asked = study.privacy.differential
+    if asked is None:
+        return []
+    noise = _NOISE.format(epsilon=asked.epsilon, delta=asked.delta, factor=float(f"{math.exp(asked.epsilon):.2g}"))
+    whose = _NOISE_ALONE if asked.honest_sites == 1 else _NOISE_SHARED.format(honest=asked.honest_sites)
+    lines = [line for text in (noise, whose, _NOISE_COSTS) for line in _wrapped(text)]
+    return [("What every patient is promised (differential privacy)", lines)]
+
+
+def _not_masked(study: Study) -> str:
+    return _NOT_MASKED if study.privacy.differential is None else _NOT_MASKED_NOISY
 
 
 def roster_card(roster: Roster, own_name: str, pins: Mapping[str, str]) -> str:
@@ -204,6 +249,11 @@ def _step(number: int, step: PlanStep) -> Iterator[str]:
 
 def _part(part: PartSpec) -> Iterator[str]:
     yield from _wrapped(f"{part.name}, asked at most {_times(part.times)}:", 3)
+    if part.noise is not None:
+        cost = f"each time costs {100 * part.noise.share:.3g} % of the study's privacy"
+        yield from _wrapped(
+            f"with noise; one patient moves all numbers by {part.noise.sensitivity:.3g} at most; {cost}", 5
+        )
     for spec in part.releases:
         yield from _wrapped(f"- {spec.name}, {_size(spec)}: {spec.meaning}", 5, hang=2)
     if part.sends:
@@ -213,8 +263,13 @@ def _part(part: PartSpec) -> Iterator[str]:
 
 def _floors(plan: Plan) -> list[str]:
     terms = plan.study.privacy
+    patients = _item(
+        f"patients of a site behind every number: {terms.min_patients}, or the site's own floor if higher"
+    )
+    if terms.differential is not None:
+        return [*patients, *_item(f"equal intervals of time, fixed in the plan: {terms.time_bins}")]
     return [
-        *_item(f"patients of a site behind every number: {terms.min_patients}, or the site's own floor if higher"),
+        *patients,
         *_item(f"events in each interval of the common time grid, over all sites: {terms.min_events_per_interval}"),
         *_item(f"bins of time in which events are counted: {terms.time_bins}"),
     ]
