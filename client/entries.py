@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from client.answers import Kept
 from client.questions import Asked, Request, round_of
-from client.secure import survivors_of
 from models.compile import CODE_VERSION
 from privacy import gate
 from privacy.budget import Charge
 from privacy.gate import Floors
 from privacy.ledger import Event, EventKind
+from privacy.secure_protocol import Survivors
 from schemas.canonical import sha256_hex
 from schemas.codes import Code
 from schemas.messages import SETUP, Reply, RoundRequest, decode_as
@@ -78,7 +78,7 @@ def _rule(kept: Kept, asked: Asked, plan: Plan, floors: Floors) -> str:
             return f"{status}: secure sum, {kept.phase}"
         required = max(plan.study.privacy.min_patients, floors.min_patients)
     elif isinstance(asked.request, RoundRequest) and kept.phase != gate.VALUE:
-        survivors, _ = survivors_of(asked.request)
+        survivors = Survivors.read(asked.request.blobs[gate.SURVIVORS])
         n = len(survivors.alive)
         return f"{status}: {kept.phase} for the sum over {n} of {n + len(survivors.dropped)} sites"
     else:

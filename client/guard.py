@@ -49,7 +49,8 @@ from client.received import load_roster
 from client.secure import SecureSite, run_of, survivors_of
 from client.settings import DatasetBudget, load_settings
 from client.state import SitePaths, TablesDigest, freeze_optout, place_of, source_digest
-from privacy import gate, inbound
+from client.verified import verify_sum
+from privacy import gate, inbound, verified
 from privacy.budget import BudgetBrokenError
 from privacy.gate import Floors
 from privacy.inbound import Seen
@@ -212,6 +213,8 @@ class SiteGuard:
     def _answer_alone(self, asked: Asked, judged: _Judged) -> bytes:
         """Answer a message of the secure sum that needs no table."""
         request, plan, state = asked.request, judged.plan, self._secure_state(asked.request)
+        if isinstance(request, RoundRequest) and request.phase == gate.VERIFY:
+            return self._verify(asked, request, judged, state)
         if isinstance(request, SetupRequest):
             turn = self._site.set_up(request, plan, state, self._now().date())
         else:
@@ -222,6 +225,14 @@ class SiteGuard:
         if request.phase == gate.SHARES:
             self._answers.forget_past()
         return reply
+
+    def _verify(self, asked: Asked, request: RoundRequest, judged: _Judged, state: bytes) -> bytes:
+        """Open a verified sum, and keep what follows from it with the answer."""
+        plan, of_run = judged.plan, (request.run_id, judged.plan.hash, judged.roster_hash)
+        own = self._answers.find(request.run_id, request.step, request.number, gate.VALUE)
+        turn, seen = verify_sum(self._site, request, plan, self._floors, own, state, self._answers.seen_in(*of_run))
+        change = Change(judged.roster_hash or "", turn.state, seen.encode())
+        return self._send(asked, judged, turn.reply, change, 0)
 
     def _send(self, asked: Asked, judged: _Judged, reply: Reply, change: Change, n_patients: int) -> bytes:
         """Keep, enter and mark an answer, in this order; only then may it leave."""
@@ -272,7 +283,9 @@ class SiteGuard:
             return None  # the order of the secure sum's own messages is kept by its state
         answered = self._answers.answered(request.run_id)
         refuse_if(order_verdict(request, plan, answered, self._max_rounds))
-        seen = inbound.judge(request, plan, self._answers.seen_in(request.run_id, plan.hash, roster_hash))
+        known = self._answers.seen_in(request.run_id, plan.hash, roster_hash)
+        refuse_if(verified.verdict(request, plan, known))
+        seen = inbound.judge(request, plan, known)
         if isinstance(seen, Code):
             raise RefusedError(seen)
         return seen

@@ -7,9 +7,10 @@ protocol stops becomes a code; its sentence, which names sites and never a numbe
     set-up   keys    plan and roster          -> this site's signed approval and keys
              shares  approvals, keys of all   -> a sealed box for every peer
              inbox   the boxes for this site  -> nothing
-    round    value   as the plan says         -> the masked summand
+    round    value   as the plan says         -> the masked summand, signed where the plan has it verified
              consent a list that leaves somebody out -> this site's signature on it
              shares  the list (and the consents)     -> this site's shares
+             verify  what the hub opened a verified sum with -> nothing (`client.verified`)
 """
 
 from __future__ import annotations
@@ -26,23 +27,31 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from client.questions import RefusedError
 from privacy import secure_sum
 from privacy.approval import ApprovalError, verify_approvals
-from privacy.fixed_point import NotFiniteError, OutOfBoundError, WrongFormError, encode_arrays
+from privacy.fixed_point import (
+    EncodingRefusedError,
+    NotFiniteError,
+    OutOfBoundError,
+    WrongFormError,
+    decode_arrays,
+    encode_arrays,
+)
 from privacy.gate import CONSENT, INBOX, SURVIVORS
 from privacy.secure_errors import MissingPeerError, SecureSumError, UnknownPeerError
 from privacy.secure_protocol import SecureRun, Survivors
 from privacy.secure_state import State, read_state, state_bytes
 from privacy.storage import StorageError
+from privacy.verified import PassedOn, is_verified, open_passed_on, signed_bytes
 from schemas.codes import Code
 from schemas.errors import IncompatibleVersionError, MessageError
 from schemas.messages import SETUP, Arrays, Reply, RoundRequest, SetupRequest
 from schemas.plan import PartSpec, Plan
 from schemas.roster import Approval, Roster, read_approval
 
-__all__ = ["APPROVAL", "BOX", "KEYS", "MASKED", "SecureSite", "Turn", "run_of", "survivors_of"]
+__all__ = ["APPROVAL", "BOX", "KEYS", "MASKED", "SIGNATURE", "SecureSite", "Turn", "run_of", "survivors_of"]
 
 log = logging.getLogger("archipel.site")
 
-APPROVAL, KEYS, BOX, MASKED = "approval", "keys", "box", "masked"
+APPROVAL, KEYS, BOX, MASKED, SIGNATURE, SHARES = "approval", "keys", "box", "masked", "signature", "shares"
 """Names of blobs; with a site's name behind them (``keys/lyon``) where several travel together."""
 
 
@@ -126,7 +135,10 @@ class SecureSite:
             vector = encode_arrays(summand, part.releases, state.run.n_sites)
             number = plan.round_index(request.step, request.number)
             state, masked = secure_sum.mask(state, number, vector.astype(np.uint64))
-        return Turn(state_bytes(state), _round_reply(request, {MASKED: masked.astype("<u8").tobytes()}))
+            blobs = {MASKED: masked.astype("<u8").tobytes()}
+            if is_verified(plan, part):
+                blobs[SIGNATURE] = self._identity().sign(signed_bytes(state.run, number, blobs[MASKED]))
+        return Turn(state_bytes(state), _round_reply(request, blobs))
 
     def open(self, request: RoundRequest, plan: Plan, content: bytes) -> Turn:
         """Give this site's consent or its shares for a list of survivors (phases ``consent`` and ``shares``).
@@ -145,6 +157,35 @@ class SecureSite:
             else:
                 state, message = secure_sum.reveal(state, number, survivors, consents)
         return Turn(state_bytes(state), _round_reply(request, {request.phase: message}))
+
+    def open_sum(self, request: RoundRequest, plan: Plan, own: bytes, content: bytes) -> tuple[Turn, Arrays | None]:
+        """Open the sum of a verified part with what the hub passes on (phase ``verify``).
+
+        Args:
+            request: Admitted.
+            plan: Of the run.
+            own: The masked vector that this site sent in the round.
+            content: The stored state, which stays as it is.
+
+        Returns:
+            The bare yes, and the sum; None where nobody had anything to add.
+
+        Raises:
+            RefusedError: `SUM_NOT_VERIFIED`.
+        """
+        state = _ready(content)
+        part = plan.by_name[request.step].part(request.part)
+        try:
+            number = plan.round_index(request.step, request.number)
+            others = {name: blob for name, blob in request.blobs.items() if name != SURVIVORS}
+            found = _by_sender(others, KEYS, MASKED, SIGNATURE, SHARES)
+            passed = PassedOn(Survivors.read(request.blobs[SURVIVORS]), *found)
+            words = open_passed_on(state.run, number, state.site, own, passed)
+        except SecureSumError as error:
+            log.error("the sum of %s could not be verified: %s", request.step, error)
+            raise RefusedError(Code.SUM_NOT_VERIFIED) from None
+        arrays = decode_arrays(words, part.releases, state.run.n_sites) if words.any() else None
+        return Turn(content, _round_reply(request, {})), arrays
 
 
 def run_of(content: bytes) -> SecureRun:
@@ -206,6 +247,13 @@ def _ready(content: bytes) -> secure_sum.Ready:
     return state
 
 
+_ENCODING_CODES: dict[type[EncodingRefusedError], Code] = {
+    NotFiniteError: Code.RELEASE_NOT_FINITE,
+    OutOfBoundError: Code.SUM_OVERFLOW,
+    WrongFormError: Code.RELEASE_WRONG_SHAPE,
+}
+
+
 def _setup_reply(request: SetupRequest, blobs: Mapping[str, bytes]) -> Reply:
     return Reply(request.run_id, SETUP, SETUP, 0, "ok", request.phase, blobs=blobs)
 
@@ -225,12 +273,9 @@ def _coded() -> Iterator[None]:
     except SecureSumError as error:
         log.error("secure sum refused: %s", error)
         code = Code.SECURE_SUM_REFUSED
-    except NotFiniteError:
-        code = Code.RELEASE_NOT_FINITE
-    except OutOfBoundError:
-        code = Code.SUM_OVERFLOW
-    except WrongFormError:
-        code = Code.RELEASE_WRONG_SHAPE
+    except EncodingRefusedError as error:  # names the array, and no number of it
+        log.error("held back before the masks: %s", error)
+        code = _ENCODING_CODES[type(error)]
     else:
         return
     raise RefusedError(code)

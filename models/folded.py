@@ -10,6 +10,7 @@ be smaller than a site's floor, so this exists under the secure sum alone, where
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -52,6 +53,9 @@ class Folded:
                 sends=(asked, *map(self._widened, part.sends)),
                 releases=tuple(map(self._widened, part.releases)),
                 times=part.times,
+                verified=part.verified,
+                # All folds are shortened together: as far as if each were as long as it may be.
+                norm=None if part.norm is None else part.norm * math.sqrt(self._n_folds),
             )
             for part in self._parts.values()
         )

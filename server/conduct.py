@@ -259,9 +259,14 @@ class _Conductor:
         total = self.protocol.total(question, part, heard)
         for remark in total.remarks:
             self.asker.say(remark, "warning")
+        leaving = None
+        for phase in self.protocol.closing_phases(part):
+            closed = self._ask(question, part, phase, heard, tally, self._judge_value(tally))
+            leaving = closed if isinstance(closed, Continue) else leaving
         after = progress.skip(_NOBODY) if total.arrays is None else progress.absorb(total.arrays)
         self._store_round(tally, heard[_VALUE], after)
-        return after
+        # Who has not checked this sum would refuse what follows from it: it leaves as one that did not answer.
+        return after if leaving is None else self._go_on_without(after, leaving)
 
     def _ask(
         self, question: Question, part: PartSpec, phase: str, heard: Heard, tally: Tally, judge_now: _Judge
@@ -282,7 +287,8 @@ class _Conductor:
         # The settled list, also after a site has left: the same question is the same bytes for everybody.
         sites = tuple(sorted(self.record.sites or ()))
         # The answers of a round that is then complete are digested with it, in one transaction.
-        is_last = asked.phase == (_VALUE, *self.protocol.opening_phases(self.record.remaining))[-1]
+        closing = self.protocol.closing_phases(self.plan.by_name[asked.step].part(asked.part))
+        is_last = asked.phase == (_VALUE, *self.protocol.opening_phases(self.record.remaining), *closing)[-1]
 
         @functools.cache
         def encoded() -> bytes:

@@ -92,6 +92,9 @@ class RoundProtocol(Protocol):
     def opening_phases(self, sites: tuple[str, ...]) -> tuple[str, ...]:
         """Return the messages that follow ``value`` in a round when `sites` have answered that."""
 
+    def closing_phases(self, part: PartSpec) -> tuple[str, ...]:
+        """Return the messages that follow the opening of a sum, which every remaining site must answer."""
+
     def content(self, phase: str, question: Question, heard: Heard) -> Content:
         """Return what a phase of a round carries, the same to every site."""
 
@@ -125,6 +128,10 @@ class PlainSum:
 
     def opening_phases(self, sites: tuple[str, ...]) -> tuple[str, ...]:
         """Return nothing: what arrived is open."""
+        return ()
+
+    def closing_phases(self, part: PartSpec) -> tuple[str, ...]:
+        """Return nothing: there is no sum that a site could check without the others' numbers."""
         return ()
 
     def content(self, phase: str, question: Question, heard: Heard) -> Content:

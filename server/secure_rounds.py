@@ -1,26 +1,27 @@
 """The secure sum at the hub, message by message: it carries keys, boxes and shares, and opens totals alone.
 
     set-up   keys -> shares -> inbox    every site's approval and keys to all, then every box to its receiver
-    a round  value [-> consent] -> shares
+    a round  value [-> consent] -> shares [-> verify]
 
 ``consent`` is asked only where somebody is missing: before shares leave for such a list, the threshold of survivors
 must have signed it (docs/protocol.md). The list of a round is fixed by who has answered ``value``, which the store
-keeps, so that a hub that was killed asks for the same list again and never for another.
+keeps, so that a hub that was killed asks for the same list again and never for another. ``verify`` follows where the
+plan has the sites open the sum themselves (`privacy.verified`): it passes on what the hub opened it with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.progress import Question
 from privacy.fixed_point import decode_arrays, vector_length
-from privacy.secure_errors import SharesDisagreeError
-from privacy.secure_protocol import Announcements, SecureRun, Survivors, read_announcements
-from privacy.secure_total import inboxes, total
+from privacy.secure_protocol import SIGNATURE, Announcements, SecureRun, Survivors, read_announcements
+from privacy.secure_total import inboxes, open_total
+from privacy.verified import is_verified
 from schemas.errors import ArchipelError
 from schemas.plan import PartSpec, Plan
 from schemas.roster import read_roster
@@ -30,6 +31,7 @@ from server.round_protocol import PLAIN_SUM, Content, Expected, Heard, RoundProt
 __all__ = ["SecureSum", "protocol_of"]
 
 _U64 = np.dtype("<u8")
+_SIGNED = ("masked", "signature")
 
 
 class NoRosterError(ArchipelError):
@@ -63,11 +65,13 @@ class SecureSum:
     Attributes:
         run: What keys and signatures are bound to.
         keys: The public keys of all sites, once they are known.
+        sent_keys: The same as the sites sent them.
     """
 
     plan: Plan
     run: SecureRun
     keys: Announcements | None = None
+    sent_keys: Mapping[str, bytes] = field(default_factory=dict)
     setup_phases: tuple[str, ...] = ("keys", "shares", "inbox")
     phases_to_keep: tuple[str, ...] = ("keys",)
 
@@ -115,28 +119,36 @@ class SecureSum:
             SecureSumError: Naming the site whose keys do not hold.
         """
         sent = {site: reply.blobs["keys"] for site, reply in heard["keys"].items()}
-        return replace(self, keys=read_announcements(self.run, sent))
+        return replace(self, keys=read_announcements(self.run, sent), sent_keys=sent)
 
     # ------------------------------------------------------------ rounds
     def opening_phases(self, sites: tuple[str, ...]) -> tuple[str, ...]:
         """Return the phases that open the sum; consent is needed where somebody is missing."""
         return ("shares",) if sites == self.run.sites else ("consent", "shares")
 
+    def closing_phases(self, part: PartSpec) -> tuple[str, ...]:
+        """Return ``verify`` where the sites open the sum themselves."""
+        return ("verify",) if is_verified(self.plan, part) else ()
+
     def content(self, phase: str, question: Question, heard: Heard) -> Content:
-        """Return the question, then the list of survivors, then with the list who consents to it."""
+        """Return the question, then the list of survivors, with consents, or with what opened the sum."""
         if phase == "value":
             return Content(question.arrays)
+        if phase == "verify":
+            return Content(blobs=self._passed_on(heard))
         consents = {f"consent/{site}": reply.blobs["consent"] for site, reply in heard.get("consent", {}).items()}
         return Content(blobs={"survivors": self._survivors(heard).content, **consents})
 
     def expected(self, phase: str, part: PartSpec) -> Expected:
-        """Return a masked vector, a signature or shares; never an array."""
-        name, length = {
-            "value": ("masked", _U64.itemsize * vector_length(part.releases, self.run.n_sites)),
-            "consent": ("consent", None),
-            "shares": ("shares", None),
-        }[phase]
-        return Expected(blobs={name: length})
+        """Return a masked vector, a signature or shares, or a bare yes; never an array."""
+        length = _U64.itemsize * vector_length(part.releases, self.run.n_sites)
+        blobs: Mapping[str, Mapping[str, int | None]] = {
+            "value": {"masked": length, **({"signature": SIGNATURE} if is_verified(self.plan, part) else {})},
+            "consent": {"consent": None},
+            "shares": {"shares": None},
+            "verify": {},
+        }
+        return Expected(blobs=blobs[phase])
 
     def total(self, question: Question, part: PartSpec, heard: Heard) -> Total:
         """Return the sum over the survivors.
@@ -153,6 +165,13 @@ class SecureSum:
         arrays = decode_arrays(words, part.releases, self.run.n_sites) if words.any() else None
         return Total(arrays, remarks)
 
+    def _passed_on(self, heard: Heard) -> dict[str, bytes]:
+        """Return what the sum of a round was opened with: everybody's keys, signed vectors and shares."""
+        passed = {"survivors": self._survivors(heard).content}
+        passed |= {f"keys/{site}": keys for site, keys in self.sent_keys.items()}
+        passed |= {f"{name}/{site}": r.blobs[name] for site, r in heard["value"].items() for name in _SIGNED}
+        return passed | {f"shares/{site}": reply.blobs["shares"] for site, reply in heard["shares"].items()}
+
     def _survivors(self, heard: Heard) -> Survivors:
         return self.run.survivors(heard["value"])
 
@@ -167,11 +186,7 @@ class SecureSum:
         if self.keys is None:
             raise ValueError("no sum can be opened before the set-up")
         number = self.plan.round_index(question.step, question.number)
-        try:
-            return total(self.keys, number, survivors, vectors, shares), ()
-        except SharesDisagreeError as error:
-            others = {site: share for site, share in shares.items() if site not in error.sites}
-            if len(error.sites) != 1 or len(others) < self.threshold:
-                raise
-            remark = f"{error.sites[0]} sent shares that disagree with those of all others; they were not used."
-            return total(self.keys, number, survivors, vectors, others), (remark,)
+        words, liar = open_total(self.keys, number, survivors, vectors, shares)
+        if not liar:
+            return words, ()
+        return words, (f"{liar} sent shares that disagree with those of all others; they were not used.",)

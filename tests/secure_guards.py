@@ -52,9 +52,11 @@ class MaskedSite(GuardedSite):
         return self.guard.release(request, self.draft_of(request))
 
 
-def masked_sites(folder: Path, names: tuple[str, ...] = SITES, plan: Plan = MASKED_PLAN) -> dict[str, MaskedSite]:
+def masked_sites(
+    folder: Path, names: tuple[str, ...] = SITES, plan: Plan = MASKED_PLAN, *, kind: type[MaskedSite] = MaskedSite
+) -> dict[str, MaskedSite]:
     """Return sites that have approved the plan with the roster of all of them."""
-    sites = {name: MaskedSite(folder / name, plan, name) for name in names}
+    sites = {name: kind(folder / name, plan, name) for name in names}
     for site in sites.values():
         site.decide(roster_of(*names))
     return sites

@@ -13,6 +13,7 @@ import numpy as np
 from privacy.fixed_point import decode_arrays
 from privacy.secure_protocol import Announcements, SecureRun, Survivors, read_announcements
 from privacy.secure_total import inboxes, total
+from privacy.verified import is_verified
 from schemas.messages import Arrays, Reply, RoundRequest, SetupRequest, decode_as, encode
 from schemas.plan import Plan
 from schemas.roster import Roster
@@ -39,6 +40,7 @@ class SecureHub:
     announced: dict[str, Reply] = field(default_factory=dict)
     boxes: dict[str, dict[str, bytes]] = field(default_factory=dict)
     masked: dict[str, Reply] = field(default_factory=dict)
+    shares: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def run(self) -> SecureRun:
@@ -118,7 +120,24 @@ class SecureHub:
             consents = {site: reply.blobs["consent"] for site, reply in signed.items()}
         asked = self.list_request(step, part, number, survivors, **consents)
         replies = self._all_ok(dict.fromkeys(survivors.alive, asked))
-        return self.opened(step, part, number, survivors, {s: reply.blobs["shares"] for s, reply in replies.items()})
+        self.shares = {site: reply.blobs["shares"] for site, reply in replies.items()}
+        found = self.opened(step, part, number, survivors, self.shares)
+        if is_verified(self.plan, self.plan.by_name[step].part(part)):
+            self._all_ok(dict.fromkeys(survivors.alive, self.verify_request(step, part, number, survivors.alive)))
+        return found
+
+    def verify_request(
+        self, step: str, part: str, number: int, alive: Sequence[str], **changed: bytes | None
+    ) -> RoundRequest:
+        """What the sum was opened with, passed on; `changed` blobs stand for the true ones, None takes one out."""
+        passed: dict[str, bytes | None] = {"survivors": self.run.survivors(alive).content}
+        passed |= {f"keys/{site}": reply.blobs["keys"] for site, reply in self.announced.items()}
+        for site in alive:
+            passed |= {f"{name}/{site}": self.masked[site].blobs[name] for name in ("masked", "signature")}
+        passed |= {f"shares/{site}": share for site, share in self.shares.items()} | changed
+        blobs = {name: blob for name, blob in passed.items() if blob is not None}
+        where = (step, part, number, "verify")
+        return RoundRequest(self.run_id, self.plan.hash, self.roster.names, *where, blobs=blobs)
 
     def opened(
         self, step: str, part: str, number: int, survivors: Survivors, shares: Mapping[str, bytes]

@@ -17,6 +17,7 @@ from privacy.secure_errors import SecureSumError
 from privacy.secure_protocol import SecureRun, Survivors
 from privacy.secure_state import State, read_state, state_bytes
 from privacy.secure_sum import Announced, Dealt, Ready, begin, consent, deal, mask, receive, reveal
+from privacy.verified import PassedOn, is_verified, open_passed_on, signed_bytes
 from schemas.codes import Code
 from schemas.cohort import Cohort
 from schemas.messages import SETUP, Reply, RoundRequest, SetupRequest, encode
@@ -59,11 +60,21 @@ def secure_federation(
     return SimulatedFederation(members, behaviours=list(behaviours), **settings)  # type: ignore[arg-type]
 
 
+def passed_on(request: RoundRequest) -> PassedOn:
+    def of(kind: str) -> dict[str, bytes]:
+        return {n.removeprefix(f"{kind}/"): blob for n, blob in request.blobs.items() if n.startswith(f"{kind}/")}
+
+    survivors = Survivors.read(request.blobs["survivors"])
+    return PassedOn(survivors, of("keys"), of("masked"), of("signature"), of("shares"))
+
+
 class SecureSite(SimulatedSite):
     """A site under the secure sum. What it knows between messages is bytes, as on a disk.
 
     Attributes:
         summands: What it masked, by step and number: what no hub may ever find in what it received.
+        opened: Step -> the words of the sum that it opened itself.
+        masked: The last vector that it signed.
     """
 
     def __init__(self, name: str, cohort: Cohort) -> None:
@@ -72,6 +83,8 @@ class SecureSite(SimulatedSite):
         self.stored = b""
         self.set_up: dict[str, tuple[bytes, bytes]] = {}
         self.summands: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+        self.opened: dict[str, np.ndarray] = {}
+        self.masked = b""
 
     @property
     def state(self) -> State:
@@ -129,6 +142,12 @@ class SecureSite(SimulatedSite):
             vector = self._vector(request, plan)
             self.state, masked = mask(state, number, vector)
             blobs = {"masked": masked.tobytes()}
+            if is_verified(plan, plan.by_name[request.step].part(request.part)):
+                blobs["signature"] = identity(self.name).sign(signed_bytes(state.run, number, blobs["masked"]))
+                self.masked = blobs["masked"]
+        elif request.phase == "verify":
+            self.opened[request.step] = open_passed_on(state.run, number, self.name, self.masked, passed_on(request))
+            blobs = {}
         else:
             survivors = Survivors.read(request.blobs["survivors"])
             consents = {

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from models.step import Arrays
-from privacy.fixed_point import encode_arrays
+from privacy.fixed_point import decode_arrays, encode_arrays
 from schemas.codes import SENTENCES, Code
 from schemas.messages import Reply, RoundRequest, SetupRequest, decode, encode
 from schemas.roster import make_roster
@@ -73,7 +73,7 @@ def test_masked_sums_give_what_plain_sums_give(tmp_path: Path, n_sites: int) -> 
     assert_one_list_a_round(sites)
 
 
-def test_set_up_takes_three_messages_and_a_round_two(tmp_path: Path) -> None:
+def test_set_up_takes_three_messages_a_round_two_and_the_grids_three(tmp_path: Path) -> None:
     launch(tmp_path, secure_plan())
     sites = secure_federation()
     go(tmp_path, sites)
@@ -82,9 +82,10 @@ def test_set_up_takes_three_messages_and_a_round_two(tmp_path: Path) -> None:
         released = list_released(store, RUN)
         # No answer of a run that is done is kept, public keys included.
         assert store.kept_replies(RUN, "setup", "setup", 0) == []
-    assert sites.calls == 3 + 2 * len(rounds)
+    assert sites.calls == 3 + 2 * len(rounds) + 1
     phases = [request.phase for site, request, _ in sites.asked if site == "brest"]
-    assert phases[:7] == ["keys", "shares", "inbox", "value", "shares", "value", "shares"]
+    assert phases[:8] == ["keys", "shares", "inbox", "value", "shares", "value", "shares", "verify"]
+    assert phases.count("verify") == 1
     assert all(done.heard == SITES and not done.silent and not done.missing for done in rounds)
     assert sum(sum(part.bytes_by_site.values()) for part in released) == sum(done.bytes_up for done in rounds)
 
@@ -173,8 +174,40 @@ def test_continue_gives_the_exact_sums_of_the_others(tmp_path: Path) -> None:
     assert (run.status, run.remaining) == ("done", tuple(rest))
     assert run.dropped == {"caen": "caen did not answer before the deadline."}
     assert_equal(arrays(tmp_path), pooled_result(plan, rest))
-    assert {phase for phase, names in phases_by_name(sites).items() if "caen" not in names} == {"consent"}
+    assert {phase for phase, names in phases_by_name(sites).items() if "caen" not in names} == {"consent", "verify"}
     assert_one_list_a_round(sites)
+
+
+def test_every_site_opens_the_sum_that_the_hub_opened(tmp_path: Path) -> None:
+    plan = launch(tmp_path, secure_plan())
+    sites = secure_federation()
+    assert go(tmp_path, sites).status == "done"
+    opened = {site.opened["grid"].tobytes() for site in sites.sites.values() if isinstance(site, SecureSite)}
+    assert len(opened) == 1
+    releases = plan.by_name["grid"].parts[0].releases
+    found = decode_arrays(np.frombuffer(opened.pop(), dtype="<u8"), releases, len(SITES))
+    assert found["events"].sum() == sum(site.cohort.n_events for site in sites.sites.values())
+
+
+def test_a_site_that_has_not_checked_the_grid_is_waited_for(tmp_path: Path) -> None:
+    plan = launch(tmp_path, secure_plan())
+    sites = secure_federation(in_phase("verify", late("caen", times=2)))
+    run = go(tmp_path, sites)
+    assert (run.status, run.dropped) == ("done", {})
+    assert_equal(arrays(tmp_path), pooled_result(plan, sites.sites))
+
+
+def test_under_continue_a_site_that_has_not_checked_the_grid_leaves_with_its_counts_in_it(tmp_path: Path) -> None:
+    plan = launch(tmp_path, secure_plan(on_dropout="continue"))
+    sites = secure_federation(in_phase("verify", late("caen")))
+    run = go(tmp_path, sites)
+    assert (run.status, set(run.dropped)) == ("done", {"caen"})
+    rest = {name: site for name, site in sites.sites.items() if name != "caen"}
+    found, of_all, of_the_rest = arrays(tmp_path), pooled_result(plan, sites.sites), pooled_result(plan, rest)
+    np.testing.assert_array_equal(found["grid.edges"], of_all["grid.edges"])
+    assert found["grid.events"].sum() > of_the_rest["grid.events"].sum()
+    rounds = [(site, request) for site, request, _ in sites.asked if isinstance(request, RoundRequest)]
+    assert {site for site, request in rounds if request.step == "fit"} == set(rest)
 
 
 def phases_by_name(sites: SimulatedFederation) -> dict[str, set[str]]:
