@@ -47,10 +47,9 @@ bench: setup
 	$(BIN)/python experiments/bench_secure_sum/run.py
 	$(BIN)/archipel demo --no-serve --out out/bench-demo | grep -E "rounds in|First round"
 
-# For maintainers: resolve every requirement in one go. uv comes with flwr. No index is named in the file.
+# For maintainers: resolve every requirement in one go. No index is named in the file.
 lock: setup
-	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
+	bash .ci/lock
 
 $(INSTALLED):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is missing. On Debian: apt install python3 python3-venv"; exit 1; }

@@ -32,8 +32,9 @@ def test_every_requirement_is_locked_with_a_hash(name: str) -> None:
     assert re.search(rf"^{re.escape(name.lower())}==\S+ \\\n    --hash=sha256:", LOCK, re.M)
 
 
-def test_torch_is_neither_locked_nor_installed_by_make() -> None:
-    assert not re.search(r"^torch==", LOCK, re.M)
+def test_torch_is_locked_in_the_build_that_pulls_no_gigabytes() -> None:
+    assert re.search(r"^torch==\S+\+cpu \\\n    --hash=sha256:", LOCK, re.M)
+    assert not re.search(r"^(nvidia|cuda|triton)", LOCK, re.M)
 
 
 def test_the_lock_file_names_no_index() -> None:
