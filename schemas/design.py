@@ -10,7 +10,7 @@ must not depend on what its patients look like.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.dictionary import Dictionary, Transform
 from schemas.errors import Fault, FaultsError
@@ -27,6 +27,9 @@ class DesignColumn:
         layer: The layer it stands in; its penalty is that layer's.
         code: The category whose indicator this is.
         component: Which principal component of a wide layer this is, from 0; None otherwise.
+        treatment: Of an interaction: the treatment's design column. Its cells are the covariate's in the treated, and
+            missing, which counts as the mean, in the others: so it is treatment x (covariate - its mean in the
+            treated), and the treatment's own coefficient is its effect at that mean.
     """
 
     name: str
@@ -34,6 +37,7 @@ class DesignColumn:
     layer: str
     code: str | None = None
     component: int | None = None
+    treatment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,18 +70,18 @@ class LayerDesign:
 
 
 def design_columns(study: Study, dictionary: Dictionary) -> tuple[DesignColumn, ...]:
-    """Return the matrix columns of a study, in the order of its covariates and the dictionary's codes."""
-    columns: list[DesignColumn] = []
-    for name in study.model.covariates:
-        column = dictionary.column(name)
-        if column is None:  # `load_study` has refused this; a plan from elsewhere has not passed it
-            raise ValueError(f"the dictionary has no column {name}")
-        if column.type == "category":
-            columns += [
-                DesignColumn(f"{name}[{code}]", name, column.layer, code) for code in (column.codes or ())[1:]
-            ]
-        else:
-            columns.append(DesignColumn(name, name, column.layer))
+    """Return the matrix columns of a study, in the order of its covariates and the dictionary's codes.
+
+    After the covariates stand their interactions with the treatment, then the wide layers.
+    """
+    columns = [column for name in study.model.covariates for column in _columns_of(name, dictionary)]
+    if study.model.treatment is not None:
+        arm = treatment_column(study, dictionary).name
+        columns += [
+            replace(column, name=f"{arm} x {column.name}", treatment=arm)
+            for name in study.model.interactions
+            for column in _columns_of(name, dictionary)
+        ]
     for layer in layer_designs(study, dictionary):
         columns += [
             DesignColumn(f"{layer.name} {k + 1}", layer.name, layer.name, component=k)
@@ -86,6 +90,28 @@ def design_columns(study: Study, dictionary: Dictionary) -> tuple[DesignColumn, 
         if not layer.n_components:
             columns += [DesignColumn(f"{layer.name}:{name}", name, layer.name) for name in layer.features]
     return tuple(columns)
+
+
+def treatment_column(study: Study, dictionary: Dictionary) -> DesignColumn:
+    """Return the design column that is 1 in treated patients.
+
+    Raises:
+        ValueError: When the study names no treatment, or one that is not of two values.
+    """
+    columns = () if study.model.treatment is None else _columns_of(study.model.treatment, dictionary)
+    if len(columns) != 1:
+        raise ValueError("the study names no treatment of two values")
+    return columns[0]
+
+
+def _columns_of(name: str, dictionary: Dictionary) -> tuple[DesignColumn, ...]:
+    column = dictionary.column(name)
+    if column is None:  # `load_study` has refused this; a plan from elsewhere has not passed it
+        raise ValueError(f"the dictionary has no column {name}")
+    if column.type == "category":
+        codes = (column.codes or ())[1:]
+        return tuple(DesignColumn(f"{name}[{code}]", name, column.layer, code) for code in codes)
+    return (DesignColumn(name, name, column.layer),)
 
 
 def layer_designs(study: Study, dictionary: Dictionary) -> tuple[LayerDesign, ...]:

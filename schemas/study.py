@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from schemas.dictionary import CLINICAL, Dictionary, LayerName, Name, load_dictionary
+from schemas.endpoint import Endpoint, endpoint_faults
 from schemas.errors import Fault, FaultsError
 from schemas.toml_source import TomlSource
 
@@ -25,26 +26,6 @@ Method = Literal["hazard", "cox", "cox-stratified", "hazard-network", "logistic"
 MAX_COMPONENTS = 100
 Penalty = Annotated[float, Field(ge=0, le=1e9)]
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-
-class Endpoint(BaseModel):
-    """Time to an event, with the columns that hold it.
-
-    Attributes:
-        time: Column of the time from origin to event or censoring.
-        event: Column that is 1 (true) where the event was observed.
-        entry: Column of the time from which a patient was under observation (delayed entry).
-        horizons_days: Times at which predictions are judged, in the unit of `time`.
-        label: What the event is, for people.
-    """
-
-    model_config = _STRICT
-
-    time: Name
-    event: Name
-    entry: Name | None = None
-    horizons_days: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=10)] = ()
-    label: str = Field(default="", max_length=300)
 
 
 class Criterion(BaseModel):
@@ -79,6 +60,9 @@ class Model(BaseModel):
             (a late-fusion network on the same likelihood as ``hazard``), ``logistic`` or ``multinomial``.
         layers: The wide layers of the model, beside ``clinical``.
         covariates: Columns of the dictionary that are described one by one, of any layer.
+        treatment: Which of them is the treatment (yes or no, or a category of two codes, the control first): the
+            result then shows the predicted curve under each arm and their difference.
+        interactions: Covariates that may change what the treatment does: each gets a column covariate x treatment.
         components: Principal components of each wide layer; 0 takes all of its features.
         ties: How `cox` treats tied event times.
         penalty: The lambda of -1/2 lambda beta^2, one number or one per layer; on the standardised scale
@@ -91,12 +75,14 @@ class Model(BaseModel):
     method: Method = "hazard"
     layers: Annotated[tuple[LayerName, ...], Field(min_length=1, max_length=50)] = (CLINICAL,)
     covariates: Annotated[tuple[Name, ...], Field(max_length=2000)] = ()
+    treatment: Name | None = None
+    interactions: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
     components: Annotated[int, Field(ge=0, le=MAX_COMPONENTS)] = 20
     ties: Literal["breslow", "efron"] = "efron"
     penalty: Penalty | dict[str, Penalty] | Literal["cv"] = 0.0
     standardise: bool = True
 
-    @field_validator("covariates", "layers")
+    @field_validator("covariates", "layers", "interactions")
     @classmethod
     def _no_doubles(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         doubles = sorted({name for name in names if names.count(name) > 1})
@@ -108,6 +94,18 @@ class Model(BaseModel):
     def _not_empty(self) -> Model:
         if not self.covariates and not self.wide_layers:
             raise ValueError("name at least one of `covariates`, or a wide layer under `layers`")
+        return self
+
+    @model_validator(mode="after")
+    def _treatment_is_a_covariate(self) -> Model:
+        if self.treatment is None and self.interactions:
+            raise ValueError("`interactions` are with a treatment: name its column under `treatment`")
+        named = [name for name in (self.treatment, *self.interactions) if name is not None]
+        missing = [name for name in named if name not in self.covariates]
+        if missing:
+            raise ValueError(f"not among the covariates: {', '.join(missing)}")
+        if self.treatment in self.interactions:
+            raise ValueError("the treatment has no interaction with itself")
         return self
 
     @property
@@ -292,12 +290,11 @@ def study_faults(study: Study, dictionary: Dictionary, source: TomlSource | None
 
     numeric = ("number", "integer")
     endpoint = study.endpoint
-    need(endpoint.time, numeric, "endpoint", "time")
-    need(endpoint.event, ("boolean", "integer"), "endpoint", "event")
-    need(endpoint.entry, numeric, "endpoint", "entry")
+    faults += endpoint_faults(endpoint, dictionary, where)
+    faults += _method_faults(study, dictionary, where)
     for name in study.model.covariates:
         need(name, (*numeric, "boolean", "category"), "model", "covariates")
-        if name in (endpoint.time, endpoint.event, endpoint.entry):
+        if name in endpoint.columns:
             faults.append(Fault(where("model", "covariates"), f"`{name}` is part of the endpoint", "remove it"))
     faults += _layer_faults(study, dictionary, where)
     for index, criterion in enumerate(study.eligibility.criteria):
@@ -314,6 +311,34 @@ def study_faults(study: Study, dictionary: Dictionary, source: TomlSource | None
     need(group, ("identifier", "category", "integer"), "evaluation", "group")
     if isinstance(study.evaluation.folds, FoldColumn):
         need(study.evaluation.folds.column, ("category", "integer", "identifier"), "evaluation", "folds")
+    return faults
+
+
+_METHODS_OF: dict[str, tuple[Method, ...]] = {
+    "time-to-event": ("hazard", "cox", "cox-stratified", "hazard-network"),
+    "binary": ("logistic",),
+    "category": ("multinomial",),
+}
+
+
+def _method_faults(study: Study, dictionary: Dictionary, where: Callable[..., str]) -> list[Fault]:
+    """Return where method, endpoint and treatment do not go together."""
+    faults: list[Fault] = []
+    model, endpoint = study.model, study.endpoint
+    fitting = _METHODS_OF[endpoint.type]
+    if model.method not in fitting:
+        what = f"`{model.method}` does not fit an endpoint of type {endpoint.type}"
+        faults.append(Fault(where("model", "method"), what, f"write {' or '.join(fitting)}"))
+    if model.tunes_penalty and not endpoint.has_time:
+        what = "penalties are chosen by cross-validation for a time to an event alone"
+        faults.append(Fault(where("model", "penalty"), what, "write a number, or one per layer"))
+    if endpoint.has_competing and model.method not in ("hazard", "cox"):
+        what = f"`{model.method}` has no cumulative incidence of competing events"
+        faults.append(Fault(where("model", "method"), what, "write hazard or cox"))
+    column = None if model.treatment is None else dictionary.column(model.treatment)
+    if column is not None and column.type != "boolean" and len(column.codes or ()) != 2:
+        what = f"the treatment `{column.name}` is no boolean and no category of two codes"
+        faults.append(Fault(where("model", "treatment"), what, "give the control as the first code of two"))
     return faults
 
 
