@@ -24,7 +24,7 @@ from client.dialect import Dialect
 from client.units import unit_hint
 from schemas.dictionary import Column
 
-__all__ = ["Finding", "ParsedColumn", "parse_column"]
+__all__ = ["FALSE_WORDS", "TRUE_WORDS", "Finding", "ParsedColumn", "as_float64", "number_pattern", "parse_column"]
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -108,7 +108,7 @@ def _parse_typed_number(cells: pa.Array, column: Column) -> ParsedColumn:
     numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (numeric or (pa.types.is_boolean(kind) and column.type == "boolean")):
         return _wrong_type(cells, column)
-    values = _as_float64(cells)
+    values = as_float64(cells)
     empty = np.isnan(values)
     return _judge_numbers(values, empty, column, [])
 
@@ -116,7 +116,7 @@ def _parse_typed_number(cells: pa.Array, column: Column) -> ParsedColumn:
 def _parse_typed_text(cells: pa.Array, column: Column, dialect: Dialect) -> ParsedColumn:
     kind = cells.type
     if pa.types.is_floating(kind):
-        values = _as_float64(cells)
+        values = as_float64(cells)
         if np.any(np.isinf(values)) or np.any(values[~np.isnan(values)] % 1 != 0):
             return _wrong_type(cells, column)
         cells = pa.array(values, mask=np.isnan(values)).cast(pa.int64())
@@ -133,7 +133,8 @@ def _wrong_type(cells: pa.Array, column: Column) -> ParsedColumn:
     return _nothing(len(cells), empty, column, (finding,))
 
 
-def _as_float64(cells: pa.Array) -> Floats:
+def as_float64(cells: pa.Array) -> Floats:
+    """Return typed cells as numbers, NaN where there is none."""
     floats = pc.fill_null(cells.cast(pa.float64(), safe=False), float("nan"))
     return np.array(floats.to_numpy(zero_copy_only=False), dtype=np.float64)
 
@@ -152,7 +153,7 @@ def _parse_text(text: pa.Array, column: Column, dialect: Dialect) -> ParsedColum
 
 
 def _numbers(text: pa.Array, empty: Mask, column: Column, dialect: Dialect) -> ParsedColumn:
-    good = ~empty & np.asarray(pc.match_substring_regex(text, _number_pattern(dialect.decimal)))
+    good = ~empty & np.asarray(pc.match_substring_regex(text, number_pattern(dialect.decimal)))
     plain = text.filter(pa.array(good))
     if dialect.decimal == ",":
         plain = pc.replace_substring(plain, ",", ".")
@@ -162,7 +163,8 @@ def _numbers(text: pa.Array, empty: Mask, column: Column, dialect: Dialect) -> P
     return _judge_numbers(values, empty, column, findings)
 
 
-def _number_pattern(decimal: str) -> str:
+def number_pattern(decimal: str) -> str:
+    """Return the pattern of a number with this decimal sign."""
     sign = re.escape(decimal)
     return rf"^[+-]?([0-9]+({sign}[0-9]*)?|{sign}[0-9]+)([eE][+-]?[0-9]+)?$"
 
@@ -284,7 +286,7 @@ def _say_what_they_look_like(text: pa.Array, bad: Mask, column: Column, dialect:
 
 def _look(cell: str, column: Column, dialect: Dialect) -> str:
     other = "." if dialect.decimal == "," else ","
-    is_number = bool(re.match(_number_pattern(other), cell)) or bool(re.match(_number_pattern(dialect.decimal), cell))
+    is_number = bool(re.match(number_pattern(other), cell)) or bool(re.match(number_pattern(dialect.decimal), cell))
     if _FORMULA.match(cell) and not is_number and len(cell) > 1 and cell.lower() not in _WORDS_FOR_MISSING:
         return "not-finite" if _NOT_FINITE.match(cell) else "formula"
     if cell.lower() in _WORDS_FOR_MISSING:

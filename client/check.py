@@ -206,6 +206,8 @@ def _weighed(problem: Problem, tables: SiteTables, dictionary: Dictionary, wante
         return problem
     if layer not in {of for of, _ in wanted}:
         return replace(problem, needed=False)
+    if dictionary.wide_layer(layer) is not None:
+        return problem
     described = problem.column is not None and problem.column in {column.name for column in dictionary.columns}
     return replace(problem, needed=not described or (layer, problem.column) in wanted)
 
@@ -222,6 +224,7 @@ def _content_warnings(
             if what:
                 problems.append(Problem(tables.files[layer], "constant", what, "", name, severity="warning"))
     asked = dictionary.layer_names if wanted is None else sorted({layer for layer, _ in wanted})
+    problems += _same_features(tables, asked, rows)
     for layer in asked:
         if tables.files and layer not in tables.files:
             what = "this layer has no readable table here and counts as missing"
@@ -229,11 +232,33 @@ def _content_warnings(
     return problems if selection is None else problems + _thin_warnings(tables, selection)
 
 
+def _same_features(tables: SiteTables, layers: Collection[str], rows: NDArray[np.bool_]) -> list[Problem]:
+    """Return, for each wide layer, how many of its features are the same for all patients who have them."""
+    problems = []
+    for layer in layers:
+        known = tables.blocks[layer][rows] if layer in tables.blocks else np.empty((0, 0))
+        n_known = (~np.isnan(known)).sum(axis=0)
+        lowest = np.where(np.isnan(known), np.inf, known).min(axis=0, initial=np.inf)
+        highest = np.where(np.isnan(known), -np.inf, known).max(axis=0, initial=-np.inf)
+        n = int(((n_known > 1) & (lowest == highest)).sum())
+        if n:
+            what = f"{n:,} feature{'s are' if n > 1 else ' is'} the same for all patients"
+            problems.append(Problem(tables.files[layer], "constant-features", what, severity="warning"))
+    return problems
+
+
 def _thin_warnings(tables: SiteTables, selection: Selection) -> list[Problem]:
     what = "is known of too few patients of the study and counts as missing here"
     problems = [
         Problem(tables.files[layer], "thin-layer", what, severity="warning") for layer in selection.thin_layers
     ]
+    for layer, thin in selection.thin_features.items():
+        n = int(thin.sum())
+        if n and layer not in selection.thin_layers:
+            many = (
+                f"{n:,} feature{'s are' if n > 1 else ' is'} known of too few patients of the study and not used here"
+            )
+            problems.append(Problem(tables.files[layer], "thin-features", many, severity="warning"))
     return problems + [
         Problem(tables.files[layer], "thin-column", what, column=name, severity="warning")
         for layer, name in selection.thin_columns

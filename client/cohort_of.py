@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from client.check import refusals
 from client.dialect import Dialect
 from client.errors import TablesRefusedError, TooFewPatientsError
+from client.outcome import EndpointArrays, endpoint_arrays
 from client.problems import cap_columns, errors_of
 from client.selection import Selection, column_of, needed_keys, select_patients
 from client.settings import Floors
@@ -100,17 +101,21 @@ def cohort_and_counts(
     reasons = refusals(problems, study, selection, floors)
     if reasons:
         raise TooFewPatientsError(SUBJECT, [Fault(site or "this site", reason) for reason in reasons])
-    columns = design_columns(study, dictionary)
-    layers = _layers(read, dictionary, columns, selection)
+    # Of a wide layer the cohort holds the features; what the model makes of them is no column of a table.
+    wide = study.model.wide_layers
+    columns = tuple(column for column in design_columns(study, dictionary) if column.layer not in wide)
+    layers = _layers(read, dictionary, columns, selection) | _wide_layers(read, dictionary, wide, selection)
+    endpoint = _endpoint(read, study, dictionary, selection)
     cohort = Cohort(
         patient_ids=tuple(np.array(read.patient_ids, dtype=object)[selection.chosen]),
-        time=_endpoint(read, dictionary, study.endpoint.time, selection),
-        event=_endpoint(read, dictionary, study.endpoint.event, selection) == 1,
-        entry=_endpoint(read, dictionary, study.endpoint.entry, selection),
+        time=endpoint.time,
+        event=endpoint.event,
+        entry=endpoint.entry,
         layers=layers,
         group=_labels(read, dictionary, study.evaluation.group, selection),
         fold=_labels(read, dictionary, _fold_column(study), selection),
         site=site,
+        outcome=endpoint.outcome,
     )
     report = CohortReport(
         n_rows=read.n_rows,
@@ -137,18 +142,32 @@ def part_of(cohort: Cohort, part: CohortPart, floor: int) -> Cohort:
     """
     if part == "all" or cohort.held_out is None:
         return cohort.part(part)
-    layers = {}
-    for name, layer in cohort.layers.items():
-        known = np.stack([layer.observed[cohort.held_out].sum(axis=0), layer.observed[~cohort.held_out].sum(axis=0)])
-        is_thin = ((known > 0) & (known < floor)).any(axis=0)
-        layers[name] = Layer(layer.columns, np.where(is_thin, np.nan, layer.values))
+    layers = {name: _without_thin(layer, cohort.held_out, floor) for name, layer in cohort.layers.items()}
     return replace(cohort, layers=layers).part(part)
 
 
-def _endpoint(tables: SiteTables, dictionary: Dictionary, name: str | None, of: Selection) -> NDArray[np.float64]:
-    """Return a column of the endpoint for the cohort; 0 where the study has no such column."""
-    cells = None if name is None else column_of(tables, dictionary, name)
-    return np.zeros(of.n_patients) if cells is None else cells.values[of.chosen]
+def _without_thin(layer: Layer, held_out: NDArray[np.bool_], floor: int) -> Layer:
+    """Return a layer without the columns that few patients on one side of the split have, and empty if few have any.
+
+    The layer as a whole is judged too, since the components of a wide layer are sums over whoever has any of it.
+    """
+    observed = layer.observed
+    sides = [observed[held_out], observed[~held_out]]
+    known = np.stack([side.sum(axis=0) for side in sides])
+    is_thin = np.asarray(((known > 0) & (known < floor)).any(axis=0))
+    if any(0 < int(side.any(axis=1).sum()) < floor for side in sides):
+        is_thin |= True
+    return Layer(layer.columns, np.where(is_thin, np.nan, layer.values)) if is_thin.any() else layer
+
+
+def _endpoint(tables: SiteTables, study: Study, dictionary: Dictionary, of: Selection) -> EndpointArrays:
+    """Return the endpoint of the cohort; a column that the tables lack is 0."""
+
+    def values(name: str) -> NDArray[np.float64]:
+        cells = column_of(tables, dictionary, name)
+        return np.zeros(of.n_patients) if cells is None else cells.values[of.chosen]
+
+    return endpoint_arrays(study.endpoint, dictionary, values)
 
 
 def _fold_column(study: Study) -> str | None:
@@ -168,7 +187,35 @@ def _layers(
             cells = column_of(tables, dictionary, column.column)
             if cells is not None and layer not in of.thin_layers and (layer, column.column) not in of.thin_columns:
                 values[:, j] = _design_values(dictionary, column, cells.values[of.chosen])
+            if column.treatment is not None:
+                arm = next(one for one in columns if one.name == column.treatment)
+                values[~_is_treated(tables, dictionary, arm, of), j] = np.nan
         layers[layer] = Layer(tuple(column.name for column in mine), values)
+    return layers
+
+
+def _is_treated(tables: SiteTables, dictionary: Dictionary, arm: DesignColumn, of: Selection) -> NDArray[np.bool_]:
+    """Return (n_patients,), True where a patient of the cohort is known to be treated."""
+    cells = column_of(tables, dictionary, arm.column)
+    if cells is None:
+        return np.zeros(of.n_patients, dtype=np.bool_)
+    return np.asarray(_design_values(dictionary, arm, cells.values[of.chosen]) == 1, dtype=np.bool_)
+
+
+def _wide_layers(
+    tables: SiteTables, dictionary: Dictionary, names: Collection[str], of: Selection
+) -> dict[str, Layer]:
+    """Return the block of every wide layer of the study; all NaN where the layer counts as missing at this site."""
+    layers = {}
+    for name in names:
+        described = dictionary.wide_layer(name)
+        features = () if described is None else described.identifiers
+        if name in tables.blocks and name not in of.thin_layers:
+            values = tables.blocks[name][of.chosen]
+            values[:, of.thin_features[name]] = np.nan
+        else:
+            values = np.full((of.n_patients, len(features)), np.nan)
+        layers[name] = Layer(features, values)
     return layers
 
 

@@ -8,7 +8,7 @@ rather than thinned out.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.cells import ParsedColumn
+from client.outcome import endpoint_arrays, unknown_codes
 from client.problems import Problem, rows_of
 from client.settings import Floors
-from client.tables import Key, SiteTables
+from client.tables import ALL_FEATURES, Key, SiteTables
 from client.units import looks_too_short
 from schemas.dictionary import CLINICAL, PATIENT_ID, Column, Dictionary
 from schemas.study import Criterion, FoldColumn, Study
@@ -43,6 +44,8 @@ class Selection:
         n_events: Observed events of the cohort.
         thin_layers: Layers known of some of the cohort, but of fewer than the floor: missing at this site.
         thin_columns: Covariates known of some of the cohort, but of fewer than the floor: missing at this site.
+        thin_features: (n_features,) by wide layer, True for features known of some of the cohort, but of fewer than
+            the floor: missing at this site.
         problems: What is wrong with the endpoint of eligible patients.
     """
 
@@ -52,6 +55,7 @@ class Selection:
     n_events: int
     thin_layers: tuple[str, ...]
     thin_columns: tuple[Key, ...]
+    thin_features: Mapping[str, Mask]
     problems: tuple[Problem, ...]
 
     @property
@@ -61,14 +65,15 @@ class Selection:
 
 
 def needed_keys(study: Study, dictionary: Dictionary) -> frozenset[Key]:
-    """Return layer and name of every column that the study reads."""
-    endpoint, evaluation = study.endpoint, study.evaluation
-    names: list[str | None] = [endpoint.time, endpoint.event, endpoint.entry, evaluation.group]
+    """Return layer and name of every column that the study reads; of a wide layer all features at once."""
+    evaluation = study.evaluation
+    names: list[str | None] = [*study.endpoint.columns, evaluation.group]
     names += [*study.model.covariates, *(criterion.column for criterion in study.eligibility.criteria)]
     if isinstance(evaluation.folds, FoldColumn):
         names.append(evaluation.folds.column)
     described = [dictionary.column(name) for name in names if name is not None]
-    return frozenset((column.layer, column.name) for column in described if column) | {(CLINICAL, PATIENT_ID)}
+    wide = frozenset((layer, ALL_FEATURES) for layer in study.model.wide_layers)
+    return wide | {(column.layer, column.name) for column in described if column} | {(CLINICAL, PATIENT_ID)}
 
 
 def column_of(tables: SiteTables, dictionary: Dictionary, name: str) -> ParsedColumn | None:
@@ -95,21 +100,21 @@ def select_patients(tables: SiteTables, study: Study, dictionary: Dictionary, fl
     for criterion in study.eligibility.criteria:
         eligible &= _holds(tables, dictionary, criterion)
     complete = np.ones(tables.n_patients, dtype=np.bool_)
-    wanted = [study.endpoint.time, study.endpoint.event, study.endpoint.entry]
+    wanted = list(study.endpoint.columns)
     if study.eligibility.complete_cases:
         wanted += study.model.covariates
     for name in wanted:
-        if name is not None:
-            complete &= ~np.isnan(_values(tables, dictionary, name))
+        complete &= ~np.isnan(_values(tables, dictionary, name))
     chosen = eligible & complete
-    event = _values(tables, dictionary, study.endpoint.event)
+    event = endpoint_arrays(study.endpoint, dictionary, lambda name: _values(tables, dictionary, name)).event
     return Selection(
         chosen=chosen,
         n_ineligible=int((~eligible).sum()),
         n_incomplete=int((eligible & ~complete).sum()),
-        n_events=int((event[chosen] == 1).sum()),
+        n_events=int(event[chosen].sum()),
         thin_layers=_thin_layers(tables, study, dictionary, chosen, floor_of(study, floors)),
         thin_columns=_thin_columns(tables, study, dictionary, chosen, floor_of(study, floors)),
+        thin_features=_thin_features(tables, study, chosen, floor_of(study, floors)),
         problems=tuple(_endpoint_problems(tables, study, dictionary, eligible, floors)),
     )
 
@@ -143,6 +148,9 @@ def _thin_layers(
         if column is not None and column.layer != CLINICAL:
             cells = ~np.isnan(_values(tables, dictionary, name))
             known[column.layer] = known.get(column.layer, np.zeros(tables.n_patients, dtype=np.bool_)) | cells
+    for layer in study.model.wide_layers:
+        if layer in tables.blocks:
+            known[layer] = np.asarray((~np.isnan(tables.blocks[layer])).any(axis=1), dtype=np.bool_)
     for layer, mask in known.items():
         if 0 < int((mask & chosen).sum()) < floor:
             thin.append(layer)
@@ -162,34 +170,26 @@ def _thin_columns(
     return tuple(thin)
 
 
+def _thin_features(tables: SiteTables, study: Study, chosen: Mask, floor: int) -> dict[str, Mask]:
+    """Return, for each wide layer read here, which features too few patients of the cohort are known of."""
+    thin = {}
+    for layer in study.model.wide_layers:
+        if layer in tables.blocks:
+            n_known = (~np.isnan(tables.blocks[layer][chosen])).sum(axis=0)
+            thin[layer] = np.asarray((n_known > 0) & (n_known < floor), dtype=np.bool_)
+    return thin
+
+
 # ---------------------------------------------------------------- endpoint
 def _endpoint_problems(
     tables: SiteTables, study: Study, dictionary: Dictionary, eligible: Mask, floors: Floors
 ) -> list[Problem]:
     endpoint = study.endpoint
-    time = _values(tables, dictionary, endpoint.time)
-    event = _values(tables, dictionary, endpoint.event)
-    judged: list[tuple[str, str, str, str, Mask]] = [
-        (
-            endpoint.time,
-            "not-positive",
-            "is 0 or negative",
-            "correct the date of origin or of last contact, or leave the patient out of the tables",
-            (time <= 0) & ~_adds_nothing(time, event, floors),
-        ),
-        (
-            endpoint.event,
-            "not-event",
-            "is not 0 or 1",
-            "write 1 where the event was observed, else 0",
-            _not_01(event),
-        ),
-    ]
-    if endpoint.entry is not None:
-        entry = _values(tables, dictionary, endpoint.entry)
-        remedy = "correct the date of entry or of last contact"
-        judged.append((endpoint.entry, "negative-entry", "is negative", "write 0 for entry at the origin", entry < 0))
-        judged.append((endpoint.entry, "entry-after-time", f"is not before `{endpoint.time}`", remedy, entry >= time))
+    event_name = endpoint.outcome or endpoint.event
+    what, remedy, unknown = unknown_codes(endpoint, dictionary, lambda name: _values(tables, dictionary, name))
+    judged: list[tuple[str, str, str, str, Mask]] = [(event_name, "not-event", what, remedy, unknown)]
+    if endpoint.has_time:
+        judged = _time_judgements(tables, study, dictionary, floors) + judged
     evaluation = study.evaluation
     folds = evaluation.folds.column if isinstance(evaluation.folds, FoldColumn) else None
     for name, use in ((evaluation.group, "groups patients"), (folds, "deals folds")):
@@ -203,17 +203,34 @@ def _endpoint_problems(
     ]
     column = dictionary.column(endpoint.time)
     if column is not None:
+        time = _values(tables, dictionary, endpoint.time)
         problems += _short_times(tables, column, time[eligible & ~np.isnan(time)], floors)
     return problems
+
+
+def _time_judgements(
+    tables: SiteTables, study: Study, dictionary: Dictionary, floors: Floors
+) -> list[tuple[str, str, str, str, Mask]]:
+    """Return what can be wrong with a time: column, kind of problem, in words, remedy, (n,) where it is so."""
+    endpoint = study.endpoint
+    time = _values(tables, dictionary, endpoint.time)
+    event = _values(tables, dictionary, endpoint.event)
+    remedy = "correct the date of origin or of last contact, or leave the patient out of the tables"
+    wrong = (time <= 0) & ~_adds_nothing(time, event, floors)
+    judged: list[tuple[str, str, str, str, Mask]] = [
+        (endpoint.time, "not-positive", "is 0 or negative", remedy, wrong)
+    ]
+    if endpoint.entry is not None:
+        entry = _values(tables, dictionary, endpoint.entry)
+        remedy = "correct the date of entry or of last contact"
+        judged.append((endpoint.entry, "negative-entry", "is negative", "write 0 for entry at the origin", entry < 0))
+        judged.append((endpoint.entry, "entry-after-time", f"is not before `{endpoint.time}`", remedy, entry >= time))
+    return judged
 
 
 def _adds_nothing(time: NDArray[np.float64], event: NDArray[np.float64], floors: Floors) -> Mask:
     """Return who left observation at the origin: at risk at no time, hence in no sum, where floors let them pass."""
     return np.asarray(floors.accept_time_zero & (time == 0) & (event == 0), dtype=np.bool_)
-
-
-def _not_01(event: NDArray[np.float64]) -> Mask:
-    return np.asarray(~np.isnan(event) & (event != 0) & (event != 1), dtype=np.bool_)
 
 
 def _problem(

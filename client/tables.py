@@ -3,7 +3,8 @@
 `clinical.csv|parquet` says who the patients are; every other layer is one file of the same kind. A layer without a
 file is missing at this site, a patient without a row in a layer misses that layer, and a row in a layer without a
 patient in the clinical table is a problem. Opted-out patients are removed before any of their cells is looked at.
-What a study makes of the tables is in `client.selection`; nothing here decides who takes part.
+A layer of many alike columns (`schemas.dictionary.WideLayer`) is read whole, as one block of numbers. What a study
+makes of the tables is in `client.selection`; nothing here decides who takes part.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from client.dialect import Dialect
 from client.parquet_file import read_parquet
 from client.problems import Problem, rows_of
 from client.raw_table import RawTable, Reading
-from schemas.dictionary import CLINICAL, PATIENT_ID, Column, Dictionary
+from client.wide import parse_block, wide_header_problems
+from schemas.dictionary import CLINICAL, PATIENT_ID, Column, Dictionary, WideLayer
 
-__all__ = ["Key", "SiteTables", "read_site_tables"]
+__all__ = ["ALL_FEATURES", "Key", "SiteTables", "read_site_tables"]
 
 Key = tuple[str, str]
-"""Layer and column."""
+"""Layer and column; of a wide layer `ALL_FEATURES` stands for the column."""
+
+ALL_FEATURES = "*"
 
 _IDENTIFIER = Column(name=PATIENT_ID, type="identifier", required=True)
 
@@ -40,6 +44,7 @@ class SiteTables:
         patient_ids: In the order of the clinical table.
         rows: (n_patients,) the rows of the clinical table as a spreadsheet counts.
         columns: Cells by layer and column, aligned to the patients.
+        blocks: (n_patients, n_features) by wide layer, NaN where not known; columns as the dictionary's identifiers.
         known: (n_patients,) by layer, True where the patient has a row in it.
         files: Name of the file of each layer that has one.
         n_rows: Records of the clinical table, opted-out patients among them.
@@ -51,6 +56,7 @@ class SiteTables:
     patient_ids: tuple[str, ...] = ()
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     columns: Mapping[Key, ParsedColumn] = field(default_factory=dict)
+    blocks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     known: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     n_rows: int = 0
@@ -105,7 +111,8 @@ def read_site_tables(
 
 
 def _all_keys(dictionary: Dictionary) -> frozenset[Key]:
-    return frozenset((column.layer, column.name) for column in dictionary.columns) | {(CLINICAL, PATIENT_ID)}
+    wide = frozenset((layer.name, ALL_FEATURES) for layer in dictionary.layers)
+    return wide | {(column.layer, column.name) for column in dictionary.columns} | {(CLINICAL, PATIENT_ID)}
 
 
 # ---------------------------------------------------------------- files
@@ -119,6 +126,11 @@ def _read_layer(
         return None, [Problem(paths[0].name, "two-files", what, "keep one of them")]
     if not paths:
         return None, [_no_clinical(folder)] if layer == CLINICAL else []
+    wide = dictionary.wide_layer(layer)
+    if wide is not None:
+        features = frozenset({PATIENT_ID, *wide.identifiers})
+        reading = _read(paths[0], dialect, features, features)
+        return reading.table, _wide_problems(reading, wide)
     names = {PATIENT_ID} | {name for of, name in wanted if of == layer}
     known = frozenset({PATIENT_ID} | {column.name for column in dictionary.layer_columns(layer)})
     reading = _read(paths[0], dialect, names, known)
@@ -126,6 +138,12 @@ def _read_layer(
     if reading.table is not None:
         problems += _missing_columns(reading.table, layer, names)
     return reading.table, problems
+
+
+def _wide_problems(reading: Reading, layer: WideLayer) -> list[Problem]:
+    if reading.table is None:
+        return list(reading.problems)
+    return wide_header_problems(reading.table, layer, reading.problems)
 
 
 def _read(path: Path, dialect: Dialect, wanted: Collection[str], known: Collection[str]) -> Reading:
@@ -278,6 +296,7 @@ def _with_layer(
         what, remedy = "has no row in the clinical table", "add the patient there, or remove the row here"
         problems.append(Problem(table.file, "stray-identifier", what, remedy, PATIENT_ID, rows, n))
     place = {name: index for index, name in enumerate(tables.patient_ids)}
+    # In the order of the file, so that `source` ascends.
     pairs = [(row, place[name]) for row, name in enumerate(ids) if name in place]
     source, target = (np.array(part, dtype=np.intp) for part in (zip(*pairs, strict=True) if pairs else ((), ())))
     known[target] = True
@@ -287,4 +306,10 @@ def _with_layer(
         files={**tables.files, layer: table.file},
         problems=(*tables.problems, *problems),
     )
-    return _with_columns(tables, table, layer, source, target, dictionary, dialect, wanted)
+    wide = dictionary.wide_layer(layer)
+    if wide is None:
+        return _with_columns(tables, table, layer, source, target, dictionary, dialect, wanted)
+    block = parse_block(table, wide, source, dialect)
+    values = np.full((tables.n_patients, block.values.shape[1]), np.nan)
+    values[target] = block.values
+    return replace(tables, blocks={**tables.blocks, layer: values}, problems=(*tables.problems, *block.problems))
