@@ -17,6 +17,7 @@ from client.guard import SiteGuard
 from client.guard_protocol import Answer, Run
 from client.members import Members
 from client.secure import SecureSite
+from client.settings import DatasetBudget
 from client.state import SitePaths
 from privacy.approval import sign_approval
 from privacy.gate import Floors
@@ -57,6 +58,7 @@ class GuardedSite:
     patients: range = range(40)
     now: datetime.datetime = NOON
     max_rounds: int | None = None
+    budget: DatasetBudget | None = None
 
     def __post_init__(self) -> None:
         self.paths = SitePaths(self.home)
@@ -72,6 +74,7 @@ class GuardedSite:
             max_rounds=self.max_rounds,
             now=lambda: self.now,
             judge_plan=lambda plan, floors: None,
+            budget=self.budget,
         )
         return self.guard
 
