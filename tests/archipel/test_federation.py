@@ -169,12 +169,12 @@ def test_killed_server_app_is_resumed_to_the_same_coefficients(federation, study
 
 
 def test_killed_site_is_named_waited_for_and_the_run_ends_the_same(federation, study, undisturbed):
-    run_id = _launch(federation, compile_study(study("killed-site", deadline_s=3)))
+    run_id = _launch(federation, compile_study(study("killed-site", deadline_s=6)))
     _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
     with _held_still(federation.supervisor(LEAVER)):
         _kill_site(federation, LEAVER)
-        _until(lambda: _record(federation, run_id).status == "paused", "the pause", 30)
-        assert LEAVER in _record(federation, run_id).message
+        # On a loaded machine another site may be late for a moment too.
+        _until(lambda: _is_paused_for(federation, run_id, LEAVER), "the pause")
         stuck = _rounds(federation, run_id)
     # From here on its supervisor works again, and nobody else does anything.
     _finish(federation, run_id, 120)
@@ -185,7 +185,7 @@ def test_killed_site_is_named_waited_for_and_the_run_ends_the_same(federation, s
 
 
 def test_run_that_goes_on_without_a_site_ends_as_the_fit_on_the_others(federation, study, tables):
-    path = study("continued", deadline_s=3, on_dropout="continue")
+    path = study("continued", deadline_s=6, on_dropout="continue")
     plan = compile_study(path)
     run_id = _launch(federation, plan)
     _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
@@ -203,11 +203,11 @@ def test_run_that_goes_on_without_a_site_ends_as_the_fit_on_the_others(federatio
 
 
 def test_plan_that_a_site_has_not_approved_waits_for_it_and_says_what_to_do(federation, study):
-    plan = compile_study(study("not-approved", deadline_s=3))
+    plan = compile_study(study("not-approved", deadline_s=6))
     willing = [name for name in federation.sites if name != LEAVER]
     run_id = _launch(federation, plan, approved_by=willing)
-    _until(lambda: "archipel site approve" in _record(federation, run_id).message, "the sentence", 30)
-    assert LEAVER in _record(federation, run_id).message
+    _until(lambda: "archipel site approve" in _record(federation, run_id).message, "the sentence")
+    _until(lambda: LEAVER in _record(federation, run_id).message, "the site's name")
     assert _rounds(federation, run_id) == 0
     approve(federation.site(LEAVER), plan.hash[:12], approver="a person at the site")
     _finish(federation, run_id)
@@ -245,10 +245,13 @@ def test_nothing_is_reached_but_loopback_and_nothing_reports_home(federation, un
     sockets = [address for pid in pids for address in _inet_sockets(pid)]
     assert len(sockets) > len(federation.sites)
     assert {address for address in sockets if not address.startswith(("127.", "::1"))} == set()
+    looked_at = 0
     for pid in pids:
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        assert b"FLWR_TELEMETRY_ENABLED=0" in environment
-        assert b"FLWR_DISABLE_UPDATE_CHECK=1" in environment
+        environment = _environment(pid)
+        if is_alive(pid):  # the process of a run that is just over ends while we look
+            assert {b"FLWR_TELEMETRY_ENABLED=0", b"FLWR_DISABLE_UPDATE_CHECK=1"} <= environment
+            looked_at += 1
+    assert looked_at >= 3 * (1 + len(federation.sites))
 
 
 def test_commands_tell_about_runs(federation, undisturbed, tmp_path, monkeypatch, capsys):
@@ -400,6 +403,11 @@ def _rounds(federation: LocalFederation, run_id: str) -> int:
         return len(list_rounds(store, run_id))
 
 
+def _is_paused_for(federation: LocalFederation, run_id: str, site: str) -> bool:
+    record = _record(federation, run_id)
+    return record.status == "paused" and site in record.message
+
+
 def _finish(federation: LocalFederation, run_id: str, within_s: float = 90) -> None:
     def is_over() -> bool:
         record = _record(federation, run_id)
@@ -435,17 +443,29 @@ def _held_still(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+def _environment(pid: int) -> set[bytes]:
+    with contextlib.suppress(OSError):
+        return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    return set()
+
+
 def _inet_sockets(pid: int) -> list[str]:
-    """Every address that a process listens on or is connected to."""
+    """Every address that a process listens on or is connected to; none of one that has ended."""
     inodes = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+    folder = Path(f"/proc/{pid}")
+    with contextlib.suppress(OSError):
+        descriptors = list((folder / "fd").iterdir())
+        tables = [(folder / "net" / table).read_text() for table in ("tcp", "tcp6", "udp", "udp6")]
+    if not is_alive(pid):
+        return []
+    for descriptor in descriptors:
         with contextlib.suppress(OSError):
             target = os.readlink(descriptor)
             if target.startswith("socket:["):
                 inodes.add(target[8:-1])
     found = []
-    for table in ("tcp", "tcp6", "udp", "udp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+    for table in tables:
+        for line in table.splitlines()[1:]:
             words = line.split()
             if words[9] in inodes:
                 found += [_address(words[1])]

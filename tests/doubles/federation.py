@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,24 @@ def double(role: str, home: Path, environment: dict[str, str] | None = None) -> 
     )
 
 
+class HeldSupervisor(Supervisor):
+    """A supervisor that a test can hold: what dies then stays dead until it is let go."""
+
+    def __init__(self, home: Path, children: list[Child]) -> None:
+        super().__init__(home, children)
+        self.held = threading.Event()
+
+    def _tend(self, *arguments: Any) -> None:
+        if not self.held.is_set():
+            super()._tend(*arguments)
+
+
 class Party:
     """One home and the supervisor of its processes, in a thread of this process."""
 
     def __init__(self, home: Path, roles: list[str], environment: dict[str, str] | None = None) -> None:
         self.home = home
-        self._supervisor = Supervisor(home, [double(role, home, environment) for role in roles])
+        self._supervisor = HeldSupervisor(home, [double(role, home, environment) for role in roles])
         self._thread = threading.Thread(target=self._supervisor.serve, daemon=True)
 
     def start(self) -> None:
@@ -53,11 +67,20 @@ class Party:
     def kill(self, role: str) -> None:
         os.kill(self.pid(role), signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing of this party is started again meanwhile."""
+        self._supervisor.held.set()
+        try:
+            yield
+        finally:
+            self._supervisor.held.clear()
+
     def log(self, role: str) -> str:
         path = self.home / "logs" / f"{role}.log"
         return path.read_text() if path.exists() else ""
 
-    def await_log(self, role: str, text: str, timeout_s: float = 30.0) -> None:
+    def await_log(self, role: str, text: str, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while text not in self.log(role):
             assert time.monotonic() < deadline, f"no {text!r} in:\n{self.log(role)}"
@@ -91,14 +114,14 @@ class Federation:
         fresh.write_text(json.dumps(entries))
         fresh.replace(self.settings.sites_file)
         nodes = self.settings.nodes_file
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while nodes.exists() and set(json.loads(nodes.read_text())) != set(names):
             assert time.monotonic() < deadline, self.hub.log("superlink")
             time.sleep(0.02)
 
     def start(self) -> None:
         self.hub.start()
-        assert await_hub(self.settings), self.hub.log("superlink")
+        assert await_hub(self.settings, 90), self.hub.log("superlink")
         for site in self.sites.values():
             site.start()
 
@@ -132,6 +155,16 @@ class Federation:
             time.sleep(0.02)
         raise AssertionError(f"{run_id} did not come to {number} rounds:\n{self.hub.log('launcher')}")
 
+    def submit_and_await(self, *asks: tuple[dict[str, bytes], float]) -> tuple[str, int, int]:
+        """As `submit`, until the run's process is at work; returns its id too."""
+        path = self.hub.home / "run" / "serverapp.pid"
+        before = path.read_text() if path.exists() else ""
+        run_id, flower_run = self.submit(*asks)
+        results = self.settings.home / "results" / f"{run_id}.jsonl"  # begun by the run's process itself
+        until(lambda: results.exists() and path.read_text() not in ("", before), f"{run_id} to begin")
+        until(lambda: launcher.status(self.settings.home, flower_run) == "running", f"{run_id} to be running")
+        return run_id, flower_run, int(path.read_text())
+
     def ask(self, bodies: dict[str, bytes], deadline_s: float = 30.0) -> dict[str, Any]:
         """One run with one question; bodies as bytes, failures as dicts."""
         run_id, _ = self.submit((bodies, deadline_s))
@@ -142,6 +175,14 @@ class Federation:
 
     def received(self) -> bytes:
         return (self.settings.home / "received.bin").read_bytes()
+
+
+def until(condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
+    """Wait, on a loaded machine as long as it takes."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {within_s} s in vain for {what}"
+        time.sleep(0.02)
 
 
 def make_site(home: Path, settings: Any) -> None:

@@ -76,8 +76,8 @@ def test_sleeps_of_a_module_are_capped_and_the_rest_of_time_stays() -> None:
     module = types.ModuleType("polls")
     wire.cap_sleeps(module, 0.01)
     start = time.monotonic()
-    module.time.sleep(5)
-    assert time.monotonic() - start < 1
+    module.time.sleep(60)
+    assert time.monotonic() - start < 20
     assert module.time.monotonic is time.monotonic
 
 
@@ -95,4 +95,4 @@ def test_backoff_is_shortened_for_later_calls(monkeypatch: pytest.MonkeyPatch) -
 
     start = time.monotonic()
     assert inflatable_utils.pull_objects(["a"], arrives_third) == {"a": b"here"}
-    assert time.monotonic() - start < 0.5  # Flower: 1 s, then 2 s
+    assert time.monotonic() - start < 2.0  # Flower: 1 s, then 2 s

@@ -21,13 +21,13 @@ def test_a_hub_goes_up_and_leaves_nothing_behind(tmp_path: Path) -> None:
     code = "import sys, pathlib; from server import hub_process as p; sys.exit(p.serve(pathlib.Path(sys.argv[1])))"
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(settings.home)])
     try:
-        assert hub_process.await_hub(settings)
+        assert hub_process.await_hub(settings, 90)
         pids = [int((settings.home / "run" / f"{name}.pid").read_text()) for name in ("superlink", "launcher")]
         command_lines = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
         for secret in (settings.control_token, settings.superexec_secret):
             assert secret.read_bytes() not in command_lines
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
