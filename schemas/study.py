@@ -52,6 +52,36 @@ class Eligibility(BaseModel):
     complete_cases: bool = False
 
 
+class Network(BaseModel):
+    """The late-fusion network of `hazard-network` (docs/study-file.md).
+
+    Attributes:
+        hidden: Width of the hidden layer of each layer's encoder.
+        fusion: ``late`` (an encoder per layer, their log hazards added) or ``early`` (one encoder for all).
+        rounds: Updates; the round cap is what keeps a network from learning its patients by heart.
+        server: What the hub does with the summed update.
+        rate: Length of the hub's step.
+        local_steps: Steps that a site takes on its own before it answers; with 1 the sum is the exact gradient.
+        local_rate: Length of these.
+        modality_dropout: Share of each patient's layers that a round leaves out at random.
+        norm: Largest norm of one site's update, summed over its patients; what is longer is shortened at the site.
+        seed: Of the first weights and of the dropout.
+    """
+
+    model_config = _STRICT
+
+    hidden: Annotated[int, Field(ge=1, le=512)] = 16
+    fusion: Literal["late", "early"] = "late"
+    rounds: Annotated[int, Field(ge=1, le=900)] = 100
+    server: Literal["averaging", "momentum", "adam"] = "adam"
+    rate: Annotated[float, Field(gt=0, le=10)] = 0.02
+    local_steps: Annotated[int, Field(ge=1, le=100)] = 1
+    local_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    norm: Annotated[float, Field(gt=0, le=1e6)] = 1000.0
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+
 class Model(BaseModel):
     """What is fitted.
 
@@ -68,6 +98,7 @@ class Model(BaseModel):
         penalty: The lambda of -1/2 lambda beta^2, one number or one per layer; on the standardised scale
             when `standardise` is true, else on the original scale. ``cv`` chooses one per layer by cross-validation.
         standardise: Divide every covariate by its standard deviation over all sites before penalising.
+        network: Of `hazard-network`; None for the other methods.
     """
 
     model_config = _STRICT
@@ -81,6 +112,7 @@ class Model(BaseModel):
     ties: Literal["breslow", "efron"] = "efron"
     penalty: Penalty | dict[str, Penalty] | Literal["cv"] = 0.0
     standardise: bool = True
+    network: Network | None = None
 
     @field_validator("covariates", "layers", "interactions")
     @classmethod
@@ -94,6 +126,12 @@ class Model(BaseModel):
     def _not_empty(self) -> Model:
         if not self.covariates and not self.wide_layers:
             raise ValueError("name at least one of `covariates`, or a wide layer under `layers`")
+        return self
+
+    @model_validator(mode="after")
+    def _network_of_its_method(self) -> Model:
+        if self.network is not None and self.method != "hazard-network":
+            raise ValueError(f"[model.network] belongs to the method hazard-network, not {self.method}")
         return self
 
     @model_validator(mode="after")
