@@ -19,13 +19,12 @@ from archipel.local_run import run_plan
 from models.baseline import cumulative_hazard_at, survival
 from models.calibration import calibration_slope
 from models.censoring import ibs_times, integrated_brier
-from models.compile import compile_plan
+from models.compile import compile_plan, prepared_arrays, step_context
 from models.concordance import c_index, harrell
 from models.folds import column_folds, deal
-from models.moments import log_hazard
+from models.preparation import Preparation
 from models.step import DivergedError, Floats
 from schemas.cohort import Cohort, concatenate
-from schemas.design import design_columns
 from schemas.dictionary import Dictionary
 from schemas.errors import ArchipelError
 from schemas.result import CIndex, ScoredModel, Scores
@@ -53,11 +52,12 @@ class Fitted:
     """A fitted model, enough to score anybody.
 
     Attributes:
-        cumulative_hazard: (n_intervals,) at the ends `edges`, for a patient at `mean`.
+        prepared: What makes x (`models.preparation.Preparation.specs`).
+        beta: (p,).
+        cumulative_hazard: (n_intervals,) at the ends `edges`, for a patient at the means.
     """
 
-    mean: Floats
-    scale: Floats
+    prepared: Mapping[str, Floats]
     beta: Floats
     edges: Floats
     cumulative_hazard: Floats
@@ -65,7 +65,8 @@ class Fitted:
 
     def log_hazard(self, cohort: Cohort, study: Study, dictionary: Dictionary) -> Floats:
         """Return the (n_patients,) log hazard relative to a patient at the mean."""
-        return log_hazard(cohort, design_columns(study, dictionary), self.mean, self.scale, self.beta)
+        preparation = Preparation(step_context(study, dictionary, {"n_bins": len(self.edges)}))
+        return preparation.log_hazard(cohort, {**self.prepared, "beta": self.beta})
 
     def survival(self, log_hazard: Floats, times: Floats) -> Floats:
         """Return the (n_patients, n_times) probability of no event until each time."""
@@ -189,8 +190,7 @@ def fit(study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort], *, 
     arrays = run_plan(plan, cohorts, masked=masked).progress.arrays
     n = int(arrays["grid.n_intervals"])
     return Fitted(
-        mean=arrays["moments.mean"],
-        scale=arrays["moments.scale"],
+        prepared=prepared_arrays(plan, arrays),
         beta=arrays["fit.beta"],
         edges=arrays["grid.edges"][:n],
         cumulative_hazard=arrays["baseline.cumulative_hazard"][:n],

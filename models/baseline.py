@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.moments import covariate_specs, log_hazard, n_patients_spec
+from models.moments import n_patients_spec
 from models.newton import DERIVATIVE_BOUND
+from models.preparation import Preparation
 from models.step import Arrays, Context, Floats, Turn
 from models.time_grid import grid_specs, observation_of
 from schemas.cohort import Cohort
@@ -24,22 +25,28 @@ class Baseline:
 
     Settings:
         exact: Whether the grid holds the exact event times.
+        with_covariates: Whether to sum the covariates with the hazards, for the interval of a Cox model's curves
+            (`models.baseline_spread`); a grouped hazard fit has what it needs already.
 
     Inputs: `mean`, `scale` of `moments`; `edges`, `n_intervals` of `event_grid`; `beta` of a fit.
 
     State when done:
         cumulative_hazard: (K,) at the end of each interval; padding repeats the last.
         n_patients: () patients.
+        events, hazard_observed: (K,) and mean_covariates: (K, p), with `with_covariates`: the sums themselves, and the
+            means of the covariates over those under observation, their hazards as weights.
     """
 
     def __init__(self, context: Context) -> None:
-        self._design = context.design
+        self._p = len(context.design)
+        self._preparation = Preparation(context)
         self._n_bins = context.n_bins
         self._exact = bool(context.settings.get("exact", False))
+        self._with_covariates = bool(context.settings.get("with_covariates", False))
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question: events and hazards under observation."""
-        p, k = len(self._design), self._n_bins
+        p, k = self._p, self._n_bins
         beta = ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios")
         releases = (
             n_patients_spec(),
@@ -50,8 +57,9 @@ class Baseline:
                 meaning="hazards of those under observation, each for the share of the interval",
                 bound=DERIVATIVE_BOUND,
             ),
+            *(self._covariates_spec(),) * self._with_covariates,
         )
-        sends = (*covariate_specs(p), *grid_specs(k), beta)
+        sends = (*self._preparation.specs(), *grid_specs(k), beta)
         return (PartSpec(name="risk_sets", sends=sends, releases=releases, times=1),)
 
     def begin(self, inputs: Arrays) -> Turn:
@@ -63,22 +71,41 @@ class Baseline:
         seen = observation_of(
             cohort.time, cohort.event, cohort.entry, sent["edges"], int(sent["n_intervals"]), exact=self._exact
         )
-        hazard = np.exp(log_hazard(cohort, self._design, sent["mean"], sent["scale"], sent["beta"]))
-        return {
+        hazard = np.exp(self._preparation.log_hazard(cohort, sent))
+        answer = {
             "n_patients": np.array(float(cohort.n_patients)),
             "events": seen.has_event.sum(axis=0),
             "hazard_observed": seen.share.T @ hazard,
         }
+        if self._with_covariates:
+            answer["covariates_observed"] = (seen.share * hazard[:, None]).T @ self._preparation.matrix(cohort, sent)
+        return answer
 
     def finish(self, part: str, state: Arrays, inputs: Arrays, total: Arrays) -> Turn:
         """Return the cumulative hazard."""
         has_events = total["events"] > 0
         hazard = np.where(has_events, total["events"], 0.0) / np.where(has_events, total["hazard_observed"], 1.0)
-        return Turn({"cumulative_hazard": np.cumsum(hazard), "n_patients": total["n_patients"]}, None)
+        done = {"cumulative_hazard": np.cumsum(hazard), "n_patients": total["n_patients"]}
+        if self._with_covariates:
+            observed = np.where(total["hazard_observed"] > 0, total["hazard_observed"], 1.0)
+            done |= {
+                "events": total["events"],
+                "hazard_observed": total["hazard_observed"],
+                "mean_covariates": total["covariates_observed"] / observed[:, None],
+            }
+        return Turn(done, None)
 
     def shrink(self, part: str, state: Arrays) -> Turn:
         """Ask the remaining sites the same."""
         return Turn(state, part)
+
+    def _covariates_spec(self) -> ArraySpec:
+        return ArraySpec(
+            name="covariates_observed",
+            shape=(self._n_bins, self._p),
+            meaning="covariates times hazards of those under observation, each for the share of the interval",
+            bound=DERIVATIVE_BOUND,
+        )
 
 
 def cumulative_hazard_at(

@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 
 from models.folded import Folded
+from models.population import counted_settings
+from models.preparation import Preparation, covariates_of
 from models.private_plan import private_faults, private_steps
 from models.registry import METHODS
-from models.step import Context, Step
-from schemas.design import DesignColumn, design_columns
+from models.step import Arrays, Context, Floats, Step
+from schemas.design import DesignColumn, design_columns, layer_designs
 from schemas.dictionary import Column, Dictionary
 from schemas.errors import Fault, FaultsError
 from schemas.plan import CohortPart, Plan, PlanStep
 from schemas.study import FoldColumn, Study
 
 CODE_VERSION = "0.1.0"
+_LONGEST_PURPOSE = 300
 _FIT_METHODS = {"hazard": "hazard", "cox": "cox", "cox-stratified": "cox_stratified"}
 
 
@@ -101,7 +104,21 @@ def step_context(study: Study, dictionary: Dictionary, settings: Mapping[str, An
         n_bins=int(settings["n_bins"]),
         horizons=study.endpoint.horizons_days,
         settings=settings,
+        layers=layer_designs(study, dictionary),
     )
+
+
+def prepared_arrays(plan: Plan, arrays: Arrays, fit: str = "fit") -> dict[str, Floats]:
+    """Return what makes the model's matrix (`models.preparation.Preparation.specs`), of a finished run.
+
+    Args:
+        plan: That ran.
+        arrays: ``step.array`` of the run.
+        fit: The step whose matrix it is.
+    """
+    step = plan.by_name[fit]
+    names = Preparation(step_context(plan.study, plan.dictionary, step.settings)).names
+    return {name: np.asarray(arrays[step.inputs[name]]) for name in names}
 
 
 _WHO: dict[CohortPart, str] = {
@@ -138,6 +155,7 @@ class _Compiler:
         self.study = study
         self.dictionary = dictionary
         self.design = design_columns(study, dictionary)
+        self.layers = layer_designs(study, dictionary)
         self.exact = exact_times is not None
         self.bin_edges = (
             [float(t) for t in exact_times] if exact_times is not None else _uniform_bins(study, dictionary)
@@ -152,10 +170,11 @@ class _Compiler:
         steps = [
             self._step(
                 f"{prefix}moments", "moments", cohort, f"Means and standard deviations of the covariates over {who}.",
-                {"centres": [_centre(column, self.dictionary) for column in self.design],
-                 "standardise": model.standardise, **folds},
+                {"centres": [_centre(column, self.dictionary) for column in self._covariates()],
+                 "standardise": model.standardise, **self._layer_floor(), **folds},
                 optional=optional,
             ),
+            *self._components(prefix, cohort, folds),
             self._step(
                 f"{prefix}grid", "event_grid", cohort,
                 f"Events in fixed bins of time over {who}, from which the common time grid is made.",
@@ -164,25 +183,64 @@ class _Compiler:
             ),
             self._step(
                 f"{prefix}fit", _FIT_METHODS[model.method], cohort, f"The model's coefficients from {who}.",
-                {"ties": model.ties, "penalties": self._penalties(), **folds},
+                {"ties": model.ties, **self._fixed_penalties(), **folds},
                 inputs=self._inputs(prefix, fitted=False), optional=optional,
             ),
         ]  # fmt: skip
         steps.append(
             self._step(
                 f"{prefix}baseline", "baseline", cohort, f"The baseline hazard behind predictions, from {who}.",
-                folds, inputs=self._inputs(prefix, baseline=False), optional=optional,
+                # The model that is released tells how sure its curves are; those that are only judged need not.
+                {**folds, **({"with_covariates": True} if model.method == "cox" and not prefix else {})},
+                inputs=self._inputs(prefix, baseline=False), optional=optional,
             )
         )  # fmt: skip
         return steps
 
+    def _components(self, prefix: str, cohort: CohortPart, folds: Mapping[str, Any]) -> list[PlanStep]:
+        """Return the step of the wide layers' principal components, where the model takes any."""
+        named = [layer for layer in self.layers if layer.n_components]
+        if not named:
+            return []
+        what = ", ".join(f"{one.n_components} components of {one.n_features} {one.name} features" for one in named)
+        inputs = {
+            f"{layer.name}_{array}": f"{prefix}moments.{layer.name}_{array}"
+            for layer in named
+            for array in ("mean", "scale")
+        }
+        purpose = _short(f"Principal components over {_WHO[cohort]}: {what}.")
+        return [
+            self._step(
+                f"{prefix}components", "components", cohort, purpose,
+                {**self._layer_floor(), **folds}, inputs=inputs, optional=cohort != "all",
+            )
+        ]  # fmt: skip
+
     def private(self) -> list[PlanStep]:
         """Moments, grid, fit and baseline under differential privacy, on all patients."""
-        drafts = private_steps(self.study, self.dictionary, self.design, self.bin_edges, self._penalties())
+        penalties = self._fixed_penalties()["penalties"]
+        drafts = private_steps(self.study, self.dictionary, self.design, self.bin_edges, penalties)
         return [self._step(d.name, d.method, "all", d.purpose, d.settings, inputs=d.inputs) for d in drafts]
 
     def figures(self) -> list[PlanStep]:
         """Risk groups and their survival over all patients: what the model looks like on those who trained it."""
+        return [*self._risk_groups(), *self._population()]
+
+    def _population(self) -> list[PlanStep]:
+        """Return the step that says where the patients lie; a site's own histogram would show single patients."""
+        if not self.study.privacy.secure_sum:
+            return []
+        inputs = {**self._inputs("", baseline=False), "mean_log_hazard": "risk_groups.mean_log_hazard"}
+        return [
+            self._step(
+                "population", "population", "all",
+                "Between which values the patients lie, so that predictions for others can be marked as such.",
+                counted_settings(self.study, self.dictionary),
+                inputs={**inputs, "sd_log_hazard": "risk_groups.sd_log_hazard"}, optional=True,
+            )
+        ]  # fmt: skip
+
+    def _risk_groups(self) -> list[PlanStep]:
         return [
             self._step(
                 "risk_groups", "risk_groups", "all", "Where to cut the log hazard into low, middle and high risk.",
@@ -231,8 +289,8 @@ class _Compiler:
         local = {
             "method": self.study.model.method,
             "ties": self.study.model.ties,
-            "penalties": self._penalties(),
             "standardise": self.study.model.standardise,
+            "penalties": self._fixed_penalties().get("penalties"),
         }
         return [
             self._step(
@@ -263,6 +321,12 @@ class _Compiler:
             "edges": f"{prefix}grid.edges",
             "n_intervals": f"{prefix}grid.n_intervals",
         }
+        for layer in self.layers:
+            inputs |= {
+                f"{layer.name}_{array}": f"{prefix}moments.{layer.name}_{array}" for array in ("mean", "scale")
+            }
+            if layer.n_components:
+                inputs[f"{layer.name}_loadings"] = f"{prefix}components.{layer.name}_loadings"
         if not fitted:
             return inputs | {"events": f"{prefix}grid.events"}
         inputs["beta"] = f"{prefix}fit.beta"
@@ -270,8 +334,21 @@ class _Compiler:
             inputs["cumulative_hazard"] = f"{prefix}baseline.cumulative_hazard"
         return inputs
 
-    def _penalties(self) -> list[float]:
-        return [float(self.study.model.penalty_of(column.layer)) for column in self.design]
+    def _fixed_penalties(self) -> dict[str, list[float]]:
+        """Return the setting `penalties` of a fit; none where cross-validation chooses them."""
+        model = self.study.model
+        if model.tunes_penalty:
+            return {}
+        return {"penalties": [float(model.penalty_of(column.layer)) for column in self.design]}
+
+    def _layer_floor(self) -> dict[str, int]:
+        """Return the setting `layer_floor`: without masks a site's sums of a layer need patients enough, too."""
+        if not self.layers or self.study.privacy.secure_sum:
+            return {}
+        return {"layer_floor": self.study.privacy.min_patients}
+
+    def _covariates(self) -> tuple[DesignColumn, ...]:
+        return covariates_of(Context(self.design, 1, (), {}, self.layers))
 
     def _step(
         self,
@@ -297,6 +374,11 @@ class _Compiler:
             optional=optional,
             purpose=purpose,
         )
+
+
+def _short(purpose: str) -> str:
+    """Return a purpose of at most the length that a plan allows."""
+    return purpose if len(purpose) <= _LONGEST_PURPOSE else purpose[: _LONGEST_PURPOSE - 1] + "…"
 
 
 def _uniform_bins(study: Study, dictionary: Dictionary) -> list[float]:

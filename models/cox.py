@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.moments import covariate_specs, n_patients_spec, standardised
+from models.moments import n_patients_spec
 from models.newton import (
     DERIVATIVE_BOUND,
     MAX_ROUNDS,
@@ -26,6 +26,7 @@ from models.newton import (
     within_bounds,
 )
 from models.partial_likelihood import Deaths, deaths, risk_sums, weighted_products
+from models.preparation import Preparation
 from models.step import Arrays, Context, DivergedError, Floats, Turn
 from models.time_grid import Spells, grid_specs, interval_of
 from schemas.cohort import Cohort
@@ -36,7 +37,8 @@ class Cox:
     """Newton steps for beta.
 
     Settings:
-        penalties: (p,) lambda of -1/2 lambda beta^2, on the model's scale.
+        penalties: (p,) lambda of -1/2 lambda beta^2, on the model's scale; or an input of that name. At `OFF` or
+            above a coefficient is exactly 0.
         ties: ``efron`` (default) or ``breslow``.
         exact: Whether the grid holds the exact event times.
 
@@ -50,19 +52,19 @@ class Cox:
     """
 
     def __init__(self, context: Context) -> None:
-        self._design = context.design
+        self._preparation = Preparation(context)
         self._names = tuple(column.name for column in context.design)
         self._p = len(context.design)
         self._n_bins = context.n_bins
         self._exact = bool(context.settings.get("exact", False))
         self._efron = is_efron(context)
-        self._penalties = penalties_of(context)
+        self._penalties = Penalties(context)
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the two questions of a Newton step."""
         p, k = self._p, self._n_bins
         beta = ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios")
-        sends = (*covariate_specs(p), *grid_specs(k), beta)
+        sends = (*self._preparation.specs(), *grid_specs(k), beta)
         s0 = ArraySpec(name="s0", shape=(k,), meaning="hazards of those at risk", bound=DERIVATIVE_BOUND)
         d0 = ArraySpec(name="d0", shape=(k,), meaning="hazards of those with the event", bound=DERIVATIVE_BOUND)
         events = ArraySpec(name="events", shape=(k,), meaning="patients with the event in each interval")
@@ -109,7 +111,7 @@ class Cox:
     def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
         """Return this site's sums over risk sets, or its weighted products."""
         releases = next(spec.releases for spec in self.parts() if spec.name == part)
-        x = standardised(cohort, self._design, sent["mean"], sent["scale"])
+        x = self._preparation.matrix(cohort, sent)
         log_hazard = x @ sent["beta"]
         spells = self._spells(sent, cohort)
         n_patients = {"n_patients": np.array(float(cohort.n_patients))}
@@ -129,16 +131,17 @@ class Cox:
             DivergedError: When no patient has the event on this grid, or the search finds no end.
         """
         search = Search.of(state)
+        penalties = self._penalties.of(inputs)
         if part == "risk_sets":
-            return self._judge(search, total)
+            return self._judge(search, total, penalties)
         beta = search.candidate
         rows = deaths(state)
-        objective = self._objective(state, rows, beta)
+        objective = _objective(state, rows, beta, penalties)
         xbar = rows.mean_covariates(state)
-        gradient = state["covariates_of_events"] - rows.count @ xbar - self._penalties * beta
+        gradient = state["covariates_of_events"] - rows.count @ xbar - penalties * beta
         weighted = unpacked(total["hessian_weighted"], self._p)
-        information = weighted - weighted_products(xbar, rows.count) + np.diag(self._penalties)
-        covariance = inverse(information, np.diag(weighted))
+        information = weighted - weighted_products(xbar, rows.count) + np.diag(penalties)
+        covariance = inverse(information, switched_off(np.diag(weighted), penalties))
         direction = covariance @ gradient
         step = NewtonStep(direction, float(gradient @ direction), np.diag(information))
         following = search.stepped(objective, step, self._names)
@@ -149,7 +152,7 @@ class Cox:
                 beta + direction,
                 covariance,
                 objective + step.decrement / 2,
-                self._penalties,
+                penalties,
                 n_patients=float(state["n_patients"]),
                 n_events=float(state["events"].sum()),
             ),
@@ -160,18 +163,14 @@ class Cox:
         """Go on from the last point, over the remaining sites, with their own risk sets."""
         return self._ask(Search.of(state).restarted())
 
-    def _judge(self, search: Search, total: Arrays) -> Turn:
+    def _judge(self, search: Search, total: Arrays, penalties: Floats) -> Turn:
         if float(total["log_hazard_of_events"]) <= REFUSED / 2:
             return self._ask(search.halved())
         if not total["events"].any():
             raise no_events()
-        if search.falls(self._objective(total, deaths(total), search.candidate)):
+        if search.falls(_objective(total, deaths(total), search.candidate, penalties)):
             return self._ask(search.halved())
         return Turn({**search.arrays(), "beta": search.candidate, **total}, "weights")
-
-    def _objective(self, sums: Arrays, rows: Deaths, beta: Floats) -> float:
-        penalty = 0.5 * float(self._penalties @ beta**2)
-        return float(sums["log_hazard_of_events"]) - rows.log_at_risk - penalty
 
     def _ask(self, search: Search) -> Turn:
         return Turn({**search.arrays(), "beta": search.candidate}, "risk_sets")
@@ -180,6 +179,11 @@ class Cox:
         return interval_of(
             cohort.time, cohort.event, cohort.entry, sent["edges"], int(sent["n_intervals"]), exact=self._exact
         )
+
+
+def _objective(sums: Arrays, rows: Deaths, beta: Floats, penalties: Floats) -> float:
+    penalty = 0.5 * float(penalties @ beta**2)
+    return float(sums["log_hazard_of_events"]) - rows.log_at_risk - penalty
 
 
 def _moments_spec(name: str, meaning: str, n_bins: int, p: int) -> ArraySpec:
@@ -198,17 +202,46 @@ def is_efron(context: Context) -> bool:
     return bool(ties == "efron")
 
 
+OFF = 1e9
+"""A penalty at which a coefficient counts as switched off: it is exactly 0, and its standard error too."""
+
+
+class Penalties:
+    """The (p,) ridge penalties of a fit: of its settings where the study fixes them, else an input of the step."""
+
+    def __init__(self, context: Context) -> None:
+        self._p = len(context.design)
+        given = context.settings.get("penalties")
+        self._fixed = None if given is None else self._checked(np.asarray(given, dtype=np.float64))
+
+    def of(self, inputs: Arrays) -> Floats:
+        """Return the penalties, 0 where neither settings nor inputs name any.
+
+        Raises:
+            ValueError: When there is not one for each column.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        return self._checked(np.asarray(inputs.get("penalties", np.zeros(self._p)), dtype=np.float64))
+
+    def _checked(self, penalties: Floats) -> Floats:
+        if penalties.shape != (self._p,):
+            raise ValueError(f"{penalties.size} penalties for {self._p} columns")
+        return penalties
+
+
 def penalties_of(context: Context) -> Floats:
     """Return the (p,) ridge penalties of a step's settings, 0 unless given.
 
     Raises:
         ValueError: When there is not one for each column.
     """
-    p = len(context.design)
-    penalties = np.asarray(context.settings.get("penalties", [0.0] * p), dtype=np.float64)
-    if penalties.shape != (p,):
-        raise ValueError(f"{penalties.size} penalties for {p} columns")
-    return penalties
+    return Penalties(context).of({})
+
+
+def switched_off(scale: Floats, penalties: Floats) -> Floats:
+    """Return the scale of the information's terms (`models.newton.inverse`) as if switched-off columns had none."""
+    return np.where(penalties >= OFF, 0.0, scale)
 
 
 def estimates(

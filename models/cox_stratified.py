@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.cox import estimates, is_efron, no_events, penalties_of
-from models.moments import covariate_specs, n_patients_spec, standardised
+from models.cox import Penalties, estimates, is_efron, no_events, switched_off
+from models.moments import n_patients_spec
 from models.newton import (
     DERIVATIVE_BOUND,
     MAX_ROUNDS,
@@ -24,6 +24,7 @@ from models.newton import (
     within_bounds,
 )
 from models.partial_likelihood import deaths, risk_sums, weighted_products
+from models.preparation import Preparation
 from models.step import Arrays, Context, Floats, Turn
 from models.time_grid import Spells, interval_of
 from schemas.cohort import Cohort
@@ -34,7 +35,7 @@ class CoxStratified:
     """Newton steps for beta, one release each.
 
     Settings:
-        penalties: (p,) lambda of -1/2 lambda beta^2, on the model's scale.
+        penalties: As of `models.cox.Cox`.
         ties: ``efron`` (default) or ``breslow``.
 
     Inputs: `mean`, `scale` of `moments`.
@@ -43,16 +44,16 @@ class CoxStratified:
     """
 
     def __init__(self, context: Context) -> None:
-        self._design = context.design
+        self._preparation = Preparation(context)
         self._names = tuple(column.name for column in context.design)
         self._p = len(context.design)
         self._efron = is_efron(context)
-        self._penalties = penalties_of(context)
+        self._penalties = Penalties(context)
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question: value, gradient and information at a point."""
         p, bound = self._p, DERIVATIVE_BOUND
-        sends = (*covariate_specs(p), ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios"))
+        sends = (*self._preparation.specs(), ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios"))
         releases = (
             n_patients_spec(),
             ArraySpec(name="n_events", shape=(), meaning="patients with the event"),
@@ -80,7 +81,7 @@ class CoxStratified:
     def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
         """Return this site's value, gradient and information."""
         releases = self.parts()[0].releases
-        x = standardised(cohort, self._design, sent["mean"], sent["scale"])
+        x = self._preparation.matrix(cohort, sent)
         log_hazard = x @ sent["beta"]
         if can_evaluate(log_hazard):
             answer = self._summand(own_spells(cohort), x, log_hazard)
@@ -109,15 +110,15 @@ class CoxStratified:
             DivergedError: When no patient has the event, or the search finds no end.
         """
         search = Search.of(state)
-        beta = search.candidate
-        objective = float(total["log_likelihood"]) - 0.5 * float(self._penalties @ beta**2)
+        beta, penalties = search.candidate, self._penalties.of(inputs)
+        objective = float(total["log_likelihood"]) - 0.5 * float(penalties @ beta**2)
         if search.falls(objective):
             return self._ask(search.halved())
         if not total["n_events"]:
             raise no_events()
-        gradient = total["gradient"] - self._penalties * beta
-        information = unpacked(total["hessian"], self._p) + np.diag(self._penalties)
-        covariance = inverse(information, total["hessian_terms"])
+        gradient = total["gradient"] - penalties * beta
+        information = unpacked(total["hessian"], self._p) + np.diag(penalties)
+        covariance = inverse(information, switched_off(total["hessian_terms"], penalties))
         direction = covariance @ gradient
         step = NewtonStep(direction, float(gradient @ direction), np.diag(information))
         following = search.stepped(objective, step, self._names)
@@ -128,7 +129,7 @@ class CoxStratified:
                 beta + direction,
                 covariance,
                 objective + step.decrement / 2,
-                self._penalties,
+                penalties,
                 n_patients=float(total["n_patients"]),
                 n_events=float(total["n_events"]),
             ),

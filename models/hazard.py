@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.cox import no_events, penalties_of
+from models.cox import Penalties, no_events, switched_off
 from models.grouped_likelihood import CEILING, FLOOR, is_open, summand
-from models.moments import covariate_specs, n_patients_spec, standardised
+from models.moments import n_patients_spec
 from models.newton import (
     DERIVATIVE_BOUND,
     MAX_ROUNDS,
@@ -30,6 +30,7 @@ from models.newton import (
     unpacked,
     within_bounds,
 )
+from models.preparation import Preparation
 from models.step import Arrays, Context, Floats, Turn
 from models.time_grid import grid_specs, interval_of
 from schemas.cohort import Cohort
@@ -47,7 +48,7 @@ class Hazard:
     """Newton steps for alpha and beta, with a ridge penalty on beta alone.
 
     Settings:
-        penalties: (p,) lambda of -1/2 lambda beta^2, on the model's scale.
+        penalties: As of `models.cox.Cox`.
         exact: Whether the grid holds the exact event times.
 
     Inputs: `mean`, `scale` of `moments`; `edges`, `n_intervals` of `event_grid`.
@@ -64,18 +65,18 @@ class Hazard:
     """
 
     def __init__(self, context: Context) -> None:
-        self._design = context.design
+        self._preparation = Preparation(context)
         self._names = ("",) * context.n_bins + tuple(column.name for column in context.design)
         self._p = len(context.design)
         self._n_bins = context.n_bins
         self._exact = bool(context.settings.get("exact", False))
-        self._penalties = penalties_of(context)
+        self._penalties = Penalties(context)
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the two questions: value, gradient and observed, or expected, information at a point."""
         p, k, bound = self._p, self._n_bins, DERIVATIVE_BOUND
         sends = (
-            *covariate_specs(p),
+            *self._preparation.specs(),
             *grid_specs(k),
             ArraySpec(name="alpha", shape=(k,), meaning="log baseline hazards"),
             ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios"),
@@ -117,7 +118,7 @@ class Hazard:
     def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
         """Return this site's value, gradient and information at the point sent."""
         releases = self.parts()[0].releases
-        x = standardised(cohort, self._design, sent["mean"], sent["scale"])
+        x = self._preparation.matrix(cohort, sent)
         log_hazard = x @ sent["beta"]
         if not can_evaluate(log_hazard):
             return refused(releases, "log_likelihood", cohort.n_patients)
@@ -135,18 +136,20 @@ class Hazard:
         """
         search = Search.of(state)
         alpha, beta = search.candidate[: self._n_bins], search.candidate[self._n_bins :]
-        objective = float(total["log_likelihood"]) - 0.5 * float(self._penalties @ beta**2)
+        penalties = self._penalties.of(inputs)
+        objective = float(total["log_likelihood"]) - 0.5 * float(penalties @ beta**2)
         if search.falls(objective):
             return self._ask(_shortened(search))
         if not state["started"]:
-            return self._ask(self._first_search(total))
+            return self._ask(self._first_search(total, penalties))
         closing = np.where(_in_use(total), alpha, _closed_alpha(total))
         if not np.array_equal(closing, alpha):  # a site with an interval's only events has left
             moved = Search(np.concatenate((closing, beta)), np.zeros_like(search.point), rounds=search.rounds + 1)
             return self._ask(replace(moved, first_information=search.first_information))
-        model = self._model(alpha, beta, total)
+        model = self._model(alpha, beta, total, penalties)
         if part == "scoring":
-            return Turn(self._done(search.candidate + model.step.direction, objective, model, inputs, total), None)
+            point = search.candidate + model.step.direction
+            return Turn(self._done(point, objective, model, inputs, total), None)
         following = search.stepped(objective, model.step, self._names, _TOLERANCE)
         if following is None:
             last = replace(search, point=search.candidate, direction=model.step.direction, length=1.0)
@@ -158,7 +161,7 @@ class Hazard:
         """Go on from the last point, over the remaining sites."""
         return self._ask(Search.of(state).restarted(), started=bool(state["started"]))
 
-    def _first_search(self, total: Arrays) -> Search:
+    def _first_search(self, total: Arrays, penalties: Floats) -> Search:
         """Return the search that starts at beta = 0 with the alpha that fits there.
 
         At beta = 0 all at risk are alike: exp(-exp(alpha)) is the share that survives, and the counts give the
@@ -176,10 +179,13 @@ class Hazard:
         at_risk = events + survived
         objective = float(events @ np.log(events / at_risk) + survived @ np.log(survived / at_risk))
         return Search(
-            np.concatenate((alpha, np.zeros(self._p))), self._first_direction(total), objective=objective, rounds=1
+            np.concatenate((alpha, np.zeros(self._p))),
+            self._first_direction(total, penalties),
+            objective=objective,
+            rounds=1,
         )
 
-    def _first_direction(self, total: Arrays) -> Floats:
+    def _first_direction(self, total: Arrays, penalties: Floats) -> Floats:
         """Return nearly the Newton step from there, out of the answer to the first question; it saves a round.
 
         At the tiny hazard u of the first question the likelihood is that of Poisson counts with person-time, so the
@@ -194,8 +200,8 @@ class Hazard:
         events = total["events"][open_]
         products = unpacked(total["hessian_beta"], self._p) / u
         hazard = events.sum() / max(person_time.sum(), 1.0)
-        information = hazard * (products - x_time[open_].T @ mean) + np.diag(self._penalties)
-        covariance = inverse(information, hazard * np.diag(products))
+        information = hazard * (products - x_time[open_].T @ mean) + np.diag(penalties)
+        covariance = inverse(information, switched_off(hazard * np.diag(products), penalties))
         direction = np.zeros(self._n_bins + self._p)
         direction[self._n_bins :] = covariance @ (x_of_events - events @ mean)
         direction[: self._n_bins][open_] = -mean @ direction[self._n_bins :]
@@ -206,7 +212,7 @@ class Hazard:
         asked = {"alpha": candidate[: self._n_bins], "beta": candidate[self._n_bins :]}
         return Turn({**search.arrays(), **asked, "started": np.array(float(started))}, part)
 
-    def _model(self, alpha: Floats, beta: Floats, total: Arrays) -> _ArrowModel:
+    def _model(self, alpha: Floats, beta: Floats, total: Arrays, penalties: Floats) -> _ArrowModel:
         open_ = is_open(alpha)
         # (K, p): how much each baseline hazard gives way to each coefficient, A^-1 B of the arrow matrix
         # [[A, B], [B', C]] with A diagonal.
@@ -216,14 +222,14 @@ class Hazard:
         alone[open_] = 1 / total["hessian_alpha"][open_]
         information = unpacked(total["hessian_beta"], self._p)
         scale = np.diag(information).copy()
-        schur = information + np.diag(self._penalties) - total["hessian_alpha_beta"].T @ give
-        covariance = inverse(schur, scale)
-        gradient_beta = total["gradient_beta"] - self._penalties * beta
+        schur = information + np.diag(penalties) - total["hessian_alpha_beta"].T @ give
+        covariance = inverse(schur, switched_off(scale, penalties))
+        gradient_beta = total["gradient_beta"] - penalties * beta
         along_beta = covariance @ (gradient_beta - give.T @ total["gradient_alpha"])
         along_alpha = alone * total["gradient_alpha"] - give @ along_beta
         direction = np.concatenate((along_alpha, along_beta))
         decrement = float(along_alpha @ total["gradient_alpha"] + along_beta @ gradient_beta)
-        diagonal = np.concatenate((total["hessian_alpha"], scale + self._penalties))
+        diagonal = np.concatenate((total["hessian_alpha"], scale + penalties))
         return _ArrowModel(NewtonStep(direction, decrement, diagonal), covariance, give, alone)
 
     def _done(
@@ -231,7 +237,7 @@ class Hazard:
     ) -> dict[str, Floats]:
         in_use = np.arange(self._n_bins) < int(inputs["n_intervals"])
         alpha, beta = np.where(in_use, point[: self._n_bins], 0.0), point[self._n_bins :]
-        penalty = 0.5 * float(self._penalties @ beta**2)
+        penalty = 0.5 * float(self._penalties.of(inputs) @ beta**2)
         return {
             "beta": beta,
             "covariance": model.covariance,

@@ -1,72 +1,83 @@
-"""Means and standard deviations over all sites, and the standardised covariates that every fit works on.
+"""Means and standard deviations over all sites, of the covariates and of the wide layers' features.
 
-Rules: a missing cell is the mean of its column; a column that is constant, or that nobody observed, is exactly
-zero everywhere and so gets weight zero. Every log hazard is relative to a patient at the means: centring changes
-no coefficient, and it is what makes a shift of all log hazards change nothing.
+What is made of them, the model's matrix, is `models.preparation`. Sums of a wide layer are over its transformed
+cells; a feature that is constant, known in too few patients of the federation, or different from 0 in too small a
+share of them, gets scale 0 and so weight zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from models.preparation import SUM_BOUND, covariates_of, layer_patients, transformed
 from models.step import Arrays, Context, Floats, Turn
 from schemas.cohort import Cohort
-from schemas.design import DesignColumn
+from schemas.design import LayerDesign
 from schemas.plan import ArraySpec, PartSpec
 
-# Sums in the columns' own units: a count of cells per litre is large, and its square larger.
-SUM_BOUND = 1e18
 SQUARES_BOUND = 1e24
+MIN_OBSERVED = 10
+"""Patients of the federation in whom a feature of a wide layer must be known to take part."""
+
 # The variance is a difference of two sums; what is below this share of them is rounding, not spread.
 _CONSTANT = 1e-13
-# A cell this close to the mean, relative to its size, equals it up to rounding.
-_ROUNDING = 1e-12
+# No cell's logarithm exceeds 710: sums of them need no more digits than these.
+_LOG_SUM_BOUND = 1e9
+_LOG_SQUARES_BOUND = 1e12
 
 
 class Moments:
     """Count, sum and sum of squares of each column's observed cells.
 
     Settings:
-        centres: p fixed numbers near the columns' means (default 0), subtracted before squaring, so that a column
-            far from 0 keeps its digits; the plan takes the middle of the dictionary's range.
-        standardise: Whether the model works on columns divided by their standard deviation (default True); if
-            not, every `scale` is 1.
+        centres: A fixed number near the mean of each of the c covariates (default 0), subtracted before squaring, so
+            that a column far from 0 keeps its digits; the plan takes the middle of the dictionary's range.
+        standardise: Whether the model works on covariates divided by their standard deviation (default True); if
+            not, every `scale` is 1. Features of wide layers are always standardised.
+        layer_floor: A site with patients of a wide layer, but fewer than this, adds nothing to the layer's sums
+            (default 0): the floor under sums that nobody masks.
 
-    State when done:
+    State when done (p columns with those that stand for wide layers, whose mean is 0 and scale 1; c without):
         mean: (p,) means over observed cells; the centre where no cell is observed.
         scale: (p,) standard deviations (dividing by n) over observed cells; 1 where constant or unobserved.
         standard_deviation: (p,) the same whether or not the model uses it; 0 where constant or unobserved.
-        n_observed: (p,) observed cells.
+        n_observed: (c,) observed cells.
         n_patients: () patients.
+        {layer}_mean, {layer}_scale: (m,) of a wide layer's transformed features; scale 0 where a feature takes no
+            part.
+        {layer}_n_patients: () patients of whom any cell of the layer is known.
     """
 
     def __init__(self, context: Context) -> None:
-        self._design = context.design
-        p = len(context.design)
-        self._centres = np.asarray(context.settings.get("centres", [0.0] * p), dtype=np.float64)
+        self._covariates = covariates_of(context)
+        self._layers = context.layers
+        self._n_layer_columns = len(context.design) - len(self._covariates)
+        c = len(self._covariates)
+        self._centres = np.asarray(context.settings.get("centres", [0.0] * c), dtype=np.float64)
         self._standardise = bool(context.settings.get("standardise", True))
-        if self._centres.shape != (p,):
-            raise ValueError(f"{self._centres.size} centres for {p} columns")
+        self._floor = int(context.settings.get("layer_floor", 0))
+        if self._centres.shape != (c,):
+            raise ValueError(f"{self._centres.size} centres for {c} columns")
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question: the sums."""
-        p = len(self._design)
-        releases = (
+        c = len(self._covariates)
+        releases = [
             n_patients_spec(),
-            ArraySpec(name="n_observed", shape=(p,), meaning="patients in whom each covariate is known"),
+            ArraySpec(name="n_observed", shape=(c,), meaning="patients in whom each covariate is known"),
             ArraySpec(
-                name="total", shape=(p,), meaning="sum of each covariate, from a fixed centre", bound=SUM_BOUND
+                name="total", shape=(c,), meaning="sum of each covariate, from a fixed centre", bound=SUM_BOUND
             ),
             ArraySpec(
                 name="total_squares",
-                shape=(p,),
+                shape=(c,),
                 meaning="sum of squares of each covariate, from a fixed centre",
                 bound=SQUARES_BOUND,
             ),
-        )
-        return (PartSpec(name="sums", sends=(), releases=releases, times=1),)
+        ]
+        for layer in self._layers:
+            releases += _layer_releases(layer)
+        return (PartSpec(name="sums", sends=(), releases=tuple(releases), times=1),)
 
     def begin(self, inputs: Arrays) -> Turn:
         """Ask for the sums."""
@@ -74,71 +85,103 @@ class Moments:
 
     def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
         """Return this site's sums."""
-        x = cohort.matrix(self._design) - self._centres
+        x = cohort.matrix(self._covariates) - self._centres
         observed = ~np.isnan(x)
         x = np.where(observed, x, 0.0)
-        return {
+        found = {
             "n_patients": np.array(float(cohort.n_patients)),
             "n_observed": observed.sum(axis=0).astype(np.float64),
             "total": x.sum(axis=0),
             "total_squares": (x * x).sum(axis=0),
         }
+        for layer in self._layers:
+            found |= self._layer_sums(layer, cohort)
+        return found
 
     def finish(self, part: str, state: Arrays, inputs: Arrays, total: Arrays) -> Turn:
         """Return means and standard deviations."""
-        n = np.maximum(total["n_observed"], 1.0)
-        offset = total["total"] / n
-        mean_square = total["total_squares"] / n
-        variance = mean_square - offset**2
-        varies = variance > _CONSTANT * mean_square
-        scale = np.sqrt(np.where(varies, variance, 1.0))
+        offset, variance = _spread(total["n_observed"], total["total"], total["total_squares"])
+        scale = np.sqrt(np.where(variance > 0, variance, 1.0))
+        of_layers = np.zeros(self._n_layer_columns)
         done = {
-            "mean": self._centres + offset,
-            "scale": scale if self._standardise else np.ones_like(scale),
-            "standard_deviation": np.sqrt(np.where(varies, variance, 0.0)),
+            "mean": np.concatenate((self._centres + offset, of_layers)),
+            "scale": np.concatenate((scale if self._standardise else np.ones_like(scale), of_layers + 1)),
+            "standard_deviation": np.concatenate((np.sqrt(variance), of_layers + 1)),
             "n_observed": total["n_observed"],
             "n_patients": total["n_patients"],
         }
+        for layer in self._layers:
+            done |= _layer_moments(layer, total)
         return Turn(done, None)
 
     def shrink(self, part: str, state: Arrays) -> Turn:
         """Ask the remaining sites the same."""
         return Turn(state, part)
 
+    def _layer_sums(self, layer: LayerDesign, cohort: Cohort) -> dict[str, Floats]:
+        cells = transformed(cohort.layer_matrix(layer.name, layer.features), layer.transform)
+        n = patients_behind(cohort, layer, self._floor)
+        known = ~np.isnan(cells) & (n > 0)
+        cells = np.where(known, cells, 0.0)
+        return {
+            f"{layer.name}_n_patients": np.array(float(n)),
+            f"{layer.name}_observed": known.sum(axis=0).astype(np.float64),
+            f"{layer.name}_total": cells.sum(axis=0),
+            f"{layer.name}_squares": np.einsum("ij,ij->j", cells, cells),
+            f"{layer.name}_nonzero": np.count_nonzero(cells, axis=0).astype(np.float64),
+        }
+
+
+def patients_behind(cohort: Cohort, layer: LayerDesign, floor: int) -> int:
+    """Return the patients behind a site's sums of a wide layer; 0 where they are fewer than `floor`."""
+    n = layer_patients(cohort, layer)
+    return n if n >= floor else 0
+
+
+def _layer_releases(layer: LayerDesign) -> list[ArraySpec]:
+    shape, name = (layer.n_features,), layer.name
+    logs = layer.transform != "none"
+    what = f"each of {layer.n_features} {name} features" + (" (logarithms)" if logs else "")
+    return [
+        ArraySpec(name=f"{name}_n_patients", shape=(), meaning=f"patients with layer {name}"),
+        ArraySpec(name=f"{name}_observed", shape=shape, meaning=f"patients in whom {what} is known"),
+        ArraySpec(
+            name=f"{name}_total", shape=shape, meaning=f"sum of {what}", bound=_LOG_SUM_BOUND if logs else SUM_BOUND
+        ),
+        ArraySpec(
+            name=f"{name}_squares",
+            shape=shape,
+            meaning=f"sum of squares of {what}",
+            bound=_LOG_SQUARES_BOUND if logs else SQUARES_BOUND,
+        ),
+        ArraySpec(name=f"{name}_nonzero", shape=shape, meaning=f"patients in whom {what} is not 0"),
+    ]
+
+
+def _layer_moments(layer: LayerDesign, total: Arrays) -> dict[str, Floats]:
+    sums = {name: total[f"{layer.name}_{name}"] for name in ("observed", "total", "squares", "nonzero")}
+    observed = sums["observed"]
+    mean, variance = _spread(observed, sums["total"], sums["squares"])
+    takes_part = (observed >= MIN_OBSERVED) & (sums["nonzero"] >= layer.min_prevalence * observed)
+    return {
+        f"{layer.name}_mean": mean,
+        f"{layer.name}_scale": np.sqrt(np.where(takes_part, variance, 0.0)),
+        f"{layer.name}_n_patients": total[f"{layer.name}_n_patients"],
+    }
+
+
+def _spread(observed: Floats, total: Floats, squares: Floats) -> tuple[Floats, Floats]:
+    """Return means and variances, dividing by n; exactly 0 variance where a column is constant or unobserved."""
+    n = np.maximum(observed, 1.0)
+    mean = total / n
+    mean_square = squares / n
+    variance = mean_square - mean**2
+    return mean, np.where(variance > _CONSTANT * mean_square, variance, 0.0)
+
 
 def n_patients_spec() -> ArraySpec:
     """Return the array that every release includes: how many patients stand behind it."""
     return ArraySpec(name="n_patients", shape=(), meaning="patients behind these sums")
-
-
-def covariate_specs(p: int) -> tuple[ArraySpec, ...]:
-    """Return what a site is sent to standardise its covariates: `mean` and `scale`."""
-    return (
-        ArraySpec(name="mean", shape=(p,), meaning="mean of each covariate over all sites", bound=SUM_BOUND),
-        ArraySpec(name="scale", shape=(p,), meaning="unit of each covariate in the model", bound=SUM_BOUND),
-    )
-
-
-def standardised(cohort: Cohort, design: Sequence[DesignColumn], mean: Floats, scale: Floats) -> Floats:
-    """Return the (n, p) covariates of the model: (x - mean) / scale, missing cells at the mean, hence 0.
-
-    Cells that equal the mean up to rounding are exactly 0, so that a constant column carries no information at
-    all rather than rounding noise. Nothing is clipped: the dictionary bounds clinical columns, and a clipped
-    column would have no coefficient on its original scale.
-    """
-    x = cohort.matrix(design)
-    difference = x - mean
-    at_mean = np.isnan(x) | (np.abs(difference) <= _ROUNDING * np.abs(mean))
-    difference[at_mean] = 0.0
-    return difference / scale
-
-
-def log_hazard(cohort: Cohort, design: Sequence[DesignColumn], mean: Floats, scale: Floats, beta: Floats) -> Floats:
-    """Return the (n,) log hazards, relative to a patient at the means; `beta` is on the model's scale.
-
-    Row sums and not a matrix product: its order of adding depends on the row, and equal patients must stay tied.
-    """
-    return np.asarray((standardised(cohort, design, mean, scale) * beta).sum(axis=1), dtype=np.float64)
 
 
 def original_scale(beta: Floats, covariance: Floats, scale: Floats) -> tuple[Floats, Floats]:

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from models.moments import covariate_specs, log_hazard
+from models.preparation import Preparation
 from models.private import noise_of, pieces_of
 from models.step import Arrays, Context, Floats, Turn
 from models.time_grid import grid_specs, observation_of
@@ -38,13 +38,14 @@ class PrivateBaseline:
 
     def __init__(self, context: Context) -> None:
         self._settings = context.settings
-        self._design = context.design
+        self._p = len(context.design)
+        self._preparation = Preparation(context)
         self._pieces = pieces_of(context.settings, context.n_bins)
         self._widths = np.bincount(self._pieces).astype(np.float64)
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question: events, and hazards under observation in units of the largest that counts."""
-        p, j = len(self._design), self._widths.size
+        p, j = self._p, self._widths.size
         beta = ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios")
         releases = (
             ArraySpec(name="events", shape=(j,), meaning="observed events in each piece of time"),
@@ -55,7 +56,7 @@ class PrivateBaseline:
             ),
         )
         noise = noise_of(self._settings, sensitivity=math.sqrt(1 + j))
-        sends = (*covariate_specs(p), *grid_specs(self._pieces.size), beta)
+        sends = (*self._preparation.specs(), *grid_specs(self._pieces.size), beta)
         return (PartSpec(name="risk_sets", sends=sends, releases=releases, times=1, noise=noise),)
 
     def begin(self, inputs: Arrays) -> Turn:
@@ -68,7 +69,7 @@ class PrivateBaseline:
             cohort.time, cohort.event, cohort.entry, sent["edges"], int(sent["n_intervals"]), exact=False
         )
         with np.errstate(all="ignore"):  # as in `models.private_hazard`
-            score = np.nan_to_num(log_hazard(cohort, self._design, sent["mean"], sent["scale"], sent["beta"]))
+            score = np.nan_to_num(self._preparation.log_hazard(cohort, sent))
         ratio = np.exp(np.minimum(score, math.log(MAX_RATIO)))
         starts = np.flatnonzero(np.diff(self._pieces, prepend=-1))
         by_interval = seen.share.T @ (ratio / MAX_RATIO)

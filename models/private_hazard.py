@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.cox import penalties_of
 from models.grouped_likelihood import event_terms
-from models.moments import covariate_specs, standardised
+from models.preparation import Preparation
 from models.private import Pieces, clipping, noise_of, over_pieces, pieces_of
 from models.step import Arrays, Context, Floats, Turn
 from models.time_grid import Spells, grid_specs, interval_of
@@ -62,7 +62,8 @@ class PrivateHazard:
     def __init__(self, context: Context) -> None:
         settings = context.settings
         self._settings = settings
-        self._design = context.design
+        self._p = len(context.design)
+        self._preparation = Preparation(context)
         self._pieces: Pieces = pieces_of(settings, context.n_bins)
         self._n_pieces = int(self._pieces[-1]) + 1
         self._penalties = penalties_of(context)
@@ -72,9 +73,9 @@ class PrivateHazard:
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question, asked in every round: the sum of clipped gradients at a point."""
-        p, k, j = len(self._design), self._pieces.size, self._n_pieces
+        p, k, j = self._p, self._pieces.size, self._n_pieces
         sends = (
-            *covariate_specs(p),
+            *self._preparation.specs(),
             *grid_specs(k),
             ArraySpec(name="alpha", shape=(j,), meaning="log baseline hazards", bound=-_LOWEST_ALPHA),
             ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios"),
@@ -88,13 +89,13 @@ class PrivateHazard:
 
     def begin(self, inputs: Arrays) -> Turn:
         """Ask at beta = 0."""
-        state = {"alpha": np.array(inputs["alpha"]), "beta": np.zeros(len(self._design)), "round": np.array(0.0)}
+        state = {"alpha": np.array(inputs["alpha"]), "beta": np.zeros(self._p), "round": np.array(0.0)}
         return Turn(state, "gradient")
 
     def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
         """Return this site's sum of clipped gradients."""
         with np.errstate(all="ignore"):  # a unit of 0 makes no number, and a refusal would say that of a row
-            x = np.nan_to_num(standardised(cohort, self._design, sent["mean"], sent["scale"]))
+            x = np.nan_to_num(self._preparation.matrix(cohort, sent))
         x = np.clip(x, -_LARGEST_COVARIATE, _LARGEST_COVARIATE)
         spells = interval_of(
             cohort.time, cohort.event, cohort.entry, sent["edges"], int(sent["n_intervals"]), exact=False
@@ -113,7 +114,7 @@ class PrivateHazard:
         done = int(state["round"]) + 1
         if done < self._rounds:
             return Turn({"alpha": alpha, "beta": beta, "round": np.array(float(done))}, part)
-        p = len(self._design)
+        p = self._p
         return Turn(
             {
                 "beta": beta,

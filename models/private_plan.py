@@ -33,6 +33,11 @@ _EVALUATION = Fault(
     "a held-out evaluation would release counts of patients without noise",
     "write folds = 0; the model can be judged by `archipel simulate`, or at each site on its own patients",
 )
+_WIDE = Fault(
+    "[model] layers",
+    "the noise that would hide one patient in the sums over hundreds of features leaves nothing of their components",
+    "take the wide layers out, and name the few columns that matter under `covariates`",
+)
 _IN_CLEAR = Fault(
     "[privacy.differential] honest_sites",
     "without masks the hub sees each site's numbers by themselves, with that site's share of the noise alone",
@@ -70,6 +75,8 @@ def private_faults(study: Study, dictionary: Dictionary, *, evaluation: bool) ->
     faults = [_COX] if study.model.method != "hazard" else []
     if evaluation and study.evaluation.folds:
         faults.append(_EVALUATION)
+    if study.model.wide_layers:
+        faults.append(_WIDE)
     differential = study.privacy.differential
     if differential is not None and differential.honest_sites > 1 and not study.privacy.secure_sum:
         faults.append(_IN_CLEAR)

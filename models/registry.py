@@ -8,13 +8,17 @@ from types import MappingProxyType
 from models.baseline import Baseline
 from models.brier import Brier
 from models.calibration import CalibrationSlope
+from models.components import Components
 from models.concordance import Concordance
 from models.cox import Cox
 from models.cox_stratified import CoxStratified
 from models.event_grid import EventGrid
 from models.hazard import Hazard
+from models.hazard_lbfgs import HazardLbfgs
 from models.kaplan_meier import KaplanMeier
 from models.moments import Moments
+from models.network import HazardNetwork
+from models.population import Population
 from models.private_baseline import PrivateBaseline
 from models.private_grid import PrivateGrid
 from models.private_hazard import PrivateHazard
@@ -26,8 +30,11 @@ from models.step import Context, Step
 METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
     {
         "moments": Moments,
+        "components": Components,
         "event_grid": EventGrid,
         "hazard": Hazard,
+        "hazard_lbfgs": HazardLbfgs,
+        "hazard_network": HazardNetwork,
         "cox": Cox,
         "cox_stratified": CoxStratified,
         "baseline": Baseline,
@@ -36,6 +43,7 @@ METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
         "private_hazard": PrivateHazard,
         "private_baseline": PrivateBaseline,
         "risk_groups": RiskGroups,
+        "population": Population,
         "kaplan_meier": KaplanMeier,
         "concordance": Concordance,
         "site_only": SiteOnly,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.moments import covariate_specs, log_hazard
+from models.preparation import Preparation
 from models.step import Arrays, Context, Floats
 from models.time_grid import Spells, grid_specs, interval_of
 from schemas.cohort import Cohort
@@ -15,9 +15,9 @@ _LARGEST_LOG = 600.0
 
 
 def score_specs(context: Context) -> tuple[ArraySpec, ...]:
-    """Return what a site is sent to score its patients: mean, scale and beta."""
-    p = len(context.design)
-    return (*covariate_specs(p), ArraySpec(name="beta", shape=(p,), meaning="coefficients of the model to judge"))
+    """Return what a site is sent to score its patients: what makes x, and beta."""
+    beta = ArraySpec(name="beta", shape=(len(context.design),), meaning="coefficients of the model to judge")
+    return (*Preparation(context).specs(), beta)
 
 
 def prediction_specs(context: Context) -> tuple[ArraySpec, ...]:
@@ -32,7 +32,7 @@ def prediction_specs(context: Context) -> tuple[ArraySpec, ...]:
 
 def log_hazards(context: Context, sent: Arrays, cohort: Cohort) -> Floats:
     """Return the (n,) log hazards of the model that was sent, relative to a patient at the means."""
-    return log_hazard(cohort, context.design, sent["mean"], sent["scale"], sent["beta"])
+    return Preparation(context).log_hazard(cohort, sent)
 
 
 def spells_of(context: Context, sent: Arrays, cohort: Cohort) -> Spells:

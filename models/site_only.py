@@ -7,18 +7,20 @@ everybody's test fold.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from models.components import Components
 from models.concordance import PAIR_COUNTS, concordance_state, pair_counts
 from models.cox import Cox
 from models.moments import Moments
+from models.preparation import Preparation, covariates_of
 from models.scores import log_hazards
 from models.step import Arrays, Context, DivergedError, Floats, Step, Turn, combine, sent_arrays
 from schemas.cohort import Cohort
-from schemas.design import DesignColumn
-from schemas.plan import PartSpec
+from schemas.design import DesignColumn, LayerDesign
+from schemas.plan import ArraySpec, PartSpec
 
 MIN_EVENTS_TO_FIT = 1
 MIN_PATIENTS_TO_FIT = 8
@@ -28,7 +30,9 @@ MIN_PATIENTS_TO_FIT = 8
 class SiteOnly:
     """One round: the pairs of each site's held-out patients, ordered by the site's own model.
 
-    Settings: those of `fit_site_only`. Inputs: none. State: as `models.concordance.Concordance`; n_patients counts
+    Settings: those of `fit_site_only`. Inputs: `penalties`, where the settings say None.
+
+    State: as `models.concordance.Concordance`; n_patients counts
     the held-out patients.
     """
 
@@ -36,7 +40,11 @@ class SiteOnly:
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question: counts of pairs."""
-        return (PartSpec(name="pairs", sends=(), releases=PAIR_COUNTS, times=1),)
+        penalties = ArraySpec(
+            name="penalties", shape=(len(self.context.design),), meaning="penalty of each coefficient"
+        )
+        sends = (penalties,) if self.context.settings.get("penalties", ()) is None else ()
+        return (PartSpec(name="pairs", sends=sends, releases=PAIR_COUNTS, times=1),)
 
     def begin(self, inputs: Arrays) -> Turn:
         """Ask at once."""
@@ -47,11 +55,11 @@ class SiteOnly:
 
         Args:
             part: ``pairs``.
-            sent: Nothing.
+            sent: `penalties`, where the settings say None.
             cohort: All patients of the site with their `held_out` mark; without marks nobody is held out.
         """
         held_out = np.zeros(cohort.n_patients, dtype=np.bool_) if cohort.held_out is None else cohort.held_out
-        model = fit_site_only(cohort.take(~held_out), self.context)
+        model = fit_site_only(cohort.take(~held_out), self.context, sent.get("penalties"))
         judged = cohort.take(held_out)
         return pair_counts(judged, log_hazards(self.context, model, judged), judged.n_patients)
 
@@ -64,7 +72,7 @@ class SiteOnly:
         return Turn(state, part)
 
 
-def fit_site_only(cohort: Cohort, context: Context) -> dict[str, Floats]:
+def fit_site_only(cohort: Cohort, context: Context, penalties: Floats | None = None) -> dict[str, Floats]:
     """Fit the study's model on one site's patients, by Cox on the site's exact event times.
 
     Inside a site nothing needs a grid, and a grid chosen for the federation's events would leave intervals without
@@ -73,7 +81,7 @@ def fit_site_only(cohort: Cohort, context: Context) -> dict[str, Floats]:
     an end) has beta = 0: it orders nobody, which is worth a half for each pair.
 
     Settings:
-        penalties: (p,) of the study.
+        penalties: (p,) of the study (default 0); None where they were chosen and are an input.
         ties: ``efron`` (default) or ``breslow``.
         standardise: As in the study (default True).
         min_events_to_fit: Default 1.
@@ -81,44 +89,57 @@ def fit_site_only(cohort: Cohort, context: Context) -> dict[str, Floats]:
 
     Args:
         cohort: Training patients of one site.
-        context: Its `design` and `settings`.
+        context: Its `design`, `layers` and `settings`.
+        penalties: (p,) in place of the settings'.
 
     Returns:
-        mean (p,), scale (p,), beta (p,): what `models.scores.log_hazards` takes.
+        The arrays of `models.preparation.Preparation.specs` and beta (p,): what `models.scores.log_hazards` takes.
     """
-    p, settings = len(context.design), context.settings
-    x = cohort.matrix(context.design)
-    observed = ~np.isnan(x)
-    centres = np.where(observed, x, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
-    moments_of = {"centres": centres.tolist(), "standardise": bool(settings.get("standardise", True))}
-    moments = _run_alone(Moments(Context(context.design, context.n_bins, (), moments_of)), {}, cohort)
-    model = {"mean": moments["mean"], "scale": moments["scale"]}
+    settings = context.settings
+    if penalties is None:
+        penalties = np.asarray(settings.get("penalties", [0.0] * len(context.design)), dtype=np.float64)
+    model = _prepared(cohort, context)
     enough_patients = cohort.n_patients >= int(settings.get("min_patients_to_fit", MIN_PATIENTS_TO_FIT))
     if enough_patients and cohort.n_events >= int(settings.get("min_events_to_fit", MIN_EVENTS_TO_FIT)):
-        penalties = settings.get("penalties", [0.0] * p)
         try:
-            fit = cox_of_one_table(cohort, context.design, model, penalties, settings.get("ties", "efron"))
+            fit = cox_of_one_table(
+                cohort, context.design, model, penalties, settings.get("ties", "efron"), context.layers
+            )
             return {**model, "beta": fit["beta"]}
         except DivergedError:
             pass
-    return {**model, "beta": np.zeros(p)}
+    return {**model, "beta": np.zeros(len(context.design))}
+
+
+def _prepared(cohort: Cohort, context: Context) -> dict[str, Floats]:
+    """Return what `models.preparation` makes x from: means, units and components of the site's own patients."""
+    x = cohort.matrix(covariates_of(context))
+    observed = ~np.isnan(x)
+    centres = np.where(observed, x, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+    moments_of = {"centres": centres.tolist(), "standardise": bool(context.settings.get("standardise", True))}
+    found = _run_alone(Moments(replace(context, settings=moments_of)), {}, cohort)
+    if any(layer.n_components for layer in context.layers):
+        found = {**found, **_run_alone(Components(replace(context, settings={})), found, cohort)}
+    return {name: found[name] for name in Preparation(context).names}
 
 
 def cox_of_one_table(
     cohort: Cohort,
     design: Sequence[DesignColumn],
     moments: Mapping[str, Floats],
-    penalties: Sequence[float],
+    penalties: Sequence[float] | Floats,
     ties: str,
+    layers: tuple[LayerDesign, ...] = (),
 ) -> Arrays:
     """Fit Cox's model on one table's exact event times, with the code of the federated step.
 
     Args:
         cohort: Whose patients are in one place.
         design: Columns.
-        moments: `mean` and `scale`.
+        moments: What makes the model's matrix: `mean`, `scale` and the layers' arrays.
         penalties: (p,) on the model's scale.
         ties: ``efron`` or ``breslow``.
+        layers: Behind the last of the columns.
 
     Returns:
         The final state of `models.cox.Cox`.
@@ -129,9 +150,9 @@ def cox_of_one_table(
     times = np.unique(cohort.time[cohort.event])
     if not times.size:
         raise DivergedError("no patient of this table had the event: nothing can be fitted")
-    settings = {"penalties": list(penalties), "ties": ties, "exact": True}
+    settings = {"penalties": [float(penalty) for penalty in penalties], "ties": ties, "exact": True}
     inputs = {**moments, "edges": times, "n_intervals": np.array(float(times.size))}
-    return _run_alone(Cox(Context(tuple(design), times.size, (), settings)), inputs, cohort)
+    return _run_alone(Cox(Context(tuple(design), times.size, (), settings, layers)), inputs, cohort)
 
 
 def _run_alone(step: Step, inputs: Arrays, cohort: Cohort) -> Arrays:

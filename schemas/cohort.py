@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.design import DesignColumn
+from schemas.memo import Memo
 from schemas.plan import CohortPart
 
 Floats = NDArray[np.float64]
+_Labels = TypeVar("_Labels", NDArray[np.str_], Floats)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Cohort:
     Attributes:
         patient_ids: The site's identifiers; they stay in the site's memory.
         time: (n_patients,) float64, time to event or censoring, in the dictionary's unit.
-        event: (n_patients,) bool, True where the event was observed.
+        event: (n_patients,) bool, True where the event (of several competing ones, that of interest) was observed;
+            for an outcome without a time, True where it is not the reference.
         entry: (n_patients,) float64, observed only after it; 0 where observed from the origin.
         layers: By name.
         group: (n_patients,) labels of relatives, or None.
@@ -50,7 +54,11 @@ class Cohort:
         held_out: (n_patients,) bool, True for the patients that this site keeps from training to judge the
             model on (real federation), or None.
         fold_of: (n_patients,) int, the fold of a cross-validation that the site has dealt each patient into, or None.
+        inner_fold_of: (n_patients,) int, the same for the folds that choose penalties, or None.
         site: Name of the site, for `simulate` and local display.
+        memo: What was computed from these patients and may be asked again.
+        outcome: (n_patients,) float64 codes, or None. Of an outcome without a time: 0 is the reference; time and
+            entry are then 0. With competing events: 0 is censoring, 1 the event of interest, 2 and on the others.
     """
 
     patient_ids: tuple[str, ...]
@@ -62,7 +70,10 @@ class Cohort:
     fold: NDArray[np.str_] | None = None
     held_out: NDArray[np.bool_] | None = None
     fold_of: NDArray[np.intp] | None = None
+    inner_fold_of: NDArray[np.intp] | None = None
     site: str = ""
+    outcome: Floats | None = None
+    memo: Memo = field(default_factory=Memo, init=False, repr=False, compare=False)
     _index: Mapping[tuple[str, str], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -152,6 +163,8 @@ class Cohort:
             fold=None if self.fold is None else self.fold[index],
             held_out=None if self.held_out is None else self.held_out[index],
             fold_of=None if self.fold_of is None else self.fold_of[index],
+            inner_fold_of=None if self.inner_fold_of is None else self.inner_fold_of[index],
+            outcome=None if self.outcome is None else self.outcome[index],
         )
 
 
@@ -171,10 +184,17 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
         layers=layers,
         group=_joined([cohort.group for cohort in cohorts]),
         fold=_joined([cohort.fold for cohort in cohorts]),
+        inner_fold_of=_joined_folds([cohort.inner_fold_of for cohort in cohorts]),
+        outcome=_joined([cohort.outcome for cohort in cohorts]),
         site=first.site if len(cohorts) == 1 else "pooled",
     )
 
 
-def _joined(parts: Sequence[NDArray[np.str_] | None]) -> NDArray[np.str_] | None:
+def _joined(parts: Sequence[_Labels | None]) -> _Labels | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
+
+
+def _joined_folds(parts: Sequence[NDArray[np.intp] | None]) -> NDArray[np.intp] | None:
     known = [part for part in parts if part is not None]
     return np.concatenate(known) if len(known) == len(parts) else None

@@ -13,13 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-from models.compile import build_step
-from models.moments import log_hazard
+from models.compile import build_step, prepared_arrays, step_context
+from models.preparation import Preparation
 from models.progress import Progress
 from models.step import Arrays, Floats
 from privacy.accountant import mu_of
 from schemas.cohort import Cohort, Layer
-from schemas.design import design_columns
 from schemas.dictionary import Column, Dictionary
 from schemas.plan import PartSpec, Plan
 from schemas.study import Differential, Eligibility, Endpoint, Evaluation, Model, Privacy, Study
@@ -104,5 +103,5 @@ def with_noise(total: Arrays, part: PartSpec, mu: float, rng: np.random.Generato
 def scores(plan: Plan, progress: Progress, cohort: Cohort) -> Floats:
     """Log hazards of other patients."""
     arrays = progress.arrays
-    design = design_columns(plan.study, plan.dictionary)
-    return log_hazard(cohort, design, arrays["moments.mean"], arrays["moments.scale"], arrays["fit.beta"])
+    preparation = Preparation(step_context(plan.study, plan.dictionary, plan.by_name["fit"].settings))
+    return preparation.log_hazard(cohort, {**prepared_arrays(plan, arrays), "beta": arrays["fit.beta"]})

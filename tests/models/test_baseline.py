@@ -1,7 +1,7 @@
 import numpy as np
 
 from models.baseline import Baseline, cumulative_hazard_at, survival
-from models.moments import standardised
+from models.preparation import standardised
 from tests.models.federation import cohort_of, context, fit, run_step, split
 from tests.models.oracles import intervals_at_risk
 from tests.models.synthetic import COLUMNS, EDGES, patients

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from models.cox import Cox
-from models.moments import standardised
 from models.newton import LOG_HAZARD_LIMIT, REFUSED
+from models.preparation import standardised
 from models.step import DivergedError
 from tests.models.federation import assert_matches, cohort_of, context, fit, split
 from tests.models.oracles import maximum, partial_log_likelihood

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from models.hazard import Hazard
-from models.moments import standardised
 from models.newton import LOG_HAZARD_LIMIT, REFUSED
+from models.preparation import standardised
 from models.step import DivergedError
 from tests.models.federation import assert_matches, cohort_of, context, fit, run_step, split
 from tests.models.oracles import grouped_log_likelihood, maximum, person_period

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.moments import Moments, log_hazard, original_scale, standardised
+from models.moments import Moments, original_scale
+from models.preparation import Preparation, standardised
 from tests.models.federation import cohort_of, context, run_step, split
 from tests.models.synthetic import COLUMNS, patients
 
@@ -80,7 +81,9 @@ def test_log_hazards_are_relative_to_the_means_and_on_the_original_scale_the_sam
     coefficients, errors = original_scale(beta, np.diag([0.04, 0.01, 0.0, 1.0]), state["scale"])
     x = COHORT.matrix(COLUMNS)
     by_hand = np.nan_to_num(x - np.nanmean(x, axis=0)) @ coefficients
-    np.testing.assert_allclose(log_hazard(COHORT, DESIGN, state["mean"], state["scale"], beta), by_hand, atol=1e-13)
+    np.testing.assert_allclose(
+        Preparation(context(COLUMNS)).log_hazard(COHORT, {**state, "beta": beta}), by_hand, atol=1e-13
+    )
     np.testing.assert_allclose(errors, np.array([0.2, 0.1, 0.0, 1.0]) / state["scale"])
 
 

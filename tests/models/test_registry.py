@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.moments import log_hazard, original_scale
+from models.moments import original_scale
+from models.preparation import Preparation
 from models.registry import METHODS
 from models.step import DivergedError
 from schemas.cohort import concatenate
@@ -90,11 +91,8 @@ def test_a_shift_of_all_log_hazards_by_one_hundred_changes_nothing(method, setti
     shifted = [with_columns(site, site.matrix(COLUMNS) + shift) for site in SITES]
     other = fit(method, shifted, COLUMNS, edges=edges, standardise=False, **settings)
     assert_same_fit(one, other, 1e-9)
-    design = context(COLUMNS).design
-    scores = [
-        log_hazard(cohort, design, state["mean"], state["scale"], state["beta"])
-        for cohort, state in ((SITES[0], one), (shifted[0], other))
-    ]
+    preparation = Preparation(context(COLUMNS))
+    scores = [preparation.log_hazard(cohort, state) for cohort, state in ((SITES[0], one), (shifted[0], other))]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-9)
 
 
