@@ -12,7 +12,7 @@ from schemas.errors import FaultsError
 
 __all__ = ["app"]
 
-app = command_group("Check a study file, and show what it would make leave a site.")
+app = command_group("Check a study file, list features, and show what the study would make leave a site.")
 
 
 @app.command()
@@ -21,10 +21,14 @@ def check(study: StudyFile, as_json: AsJson = False) -> None:
 
     Exit code 0 where there is none, 1 where there are some.
     """
+    from archipel.features import features_faults
     from archipel.studies import read_study, why_simulate_alone
 
     try:
         loaded, dictionary = read_study(study)
+        unlisted = features_faults(loaded, dictionary, study)
+        if unlisted:
+            raise FaultsError(str(study), unlisted)
     except FaultsError as error:
         if as_json:
             print_json({"sound": False, "faults": [vars(fault) for fault in error.faults]})
@@ -59,3 +63,37 @@ def plan(
     say(data_use_card(compiled))
     if out is not None:
         say(f"\nThe plan is in {out}.")
+
+
+@app.command()
+def features(
+    study: StudyFile,
+    sites: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="One folder of tables per site; their columns are taken.")
+    ] = None,
+    from_: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="FILE", help="A table LAYER.csv or LAYER.parquet; may be given again."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write a list anew that is there already.")] = False,
+) -> None:
+    """List the features of the dictionary's wide layers from tables, in the files that the dictionary names.
+
+    Only headers are read. A plan needs these files before it can be made; the sites are asked for exactly the
+    features that they list.
+    """
+    from archipel.features import list_features, tables_of, tables_of_sites
+    from archipel.studies import read_study
+
+    loaded, dictionary = read_study(study)
+    if (sites is None) == (from_ is None):
+        raise typer.BadParameter("give either --sites DIR or --from FILE")
+    tables = tables_of_sites(dictionary, sites) if sites is not None else tables_of(dictionary, from_ or ())
+    listed = list_features(dictionary, (study.parent / loaded.dictionary).parent, tables, replace=replace)
+    for one in listed:
+        say(str(one))
+    for layer in dictionary.layers:
+        if layer.name not in {one.layer for one in listed}:
+            say(f"{layer.name}: no table of this layer was given")
+    if not dictionary.layers:
+        say(f"The dictionary {dictionary.name} has no [[layers]], so there is nothing to list.")
