@@ -33,6 +33,7 @@ from client.approvals import gate_floors, load_approvals, verify_plan
 from client.approved import Approved, JudgePlan
 from client.entries import refusal_entry, release_entry
 from client.guard_protocol import Answer, Run
+from client.held import log_held
 from client.members import closeness, load_members
 from client.noising import Noising, honest_verdict
 from client.peers import load_identity
@@ -188,6 +189,7 @@ class SiteGuard:
         plan = judged.plan
         part = plan.by_name[request.step].part(request.part)
         reply = gate.release(draft, request, plan, self._floors)
+        log_held(draft, part, reply)
         if reply is Code.TOO_FEW_PATIENTS and judged.roster_hash is not None:
             # Said aloud it would say something about this site alone; under the masks it adds nothing, unnoticed.
             reply = Reply(request.run_id, request.step, request.part, request.number, "empty", request.phase)

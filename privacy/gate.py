@@ -2,8 +2,8 @@
 
 `admit` judges what the hub asks, `release` what the site's own runner drafted; both against the plan that the site
 approved, and `release` trusts the runner no more than the hub. What passes is built anew from the plan's own words
-and the checked arrays, so nothing can ride along. (The attacks that decided these rules are the table in
-`tests/privacy/test_gate.py`.)
+and the checked arrays (an update shortened to the plan's norm, `privacy.clip`), so nothing can ride along. (The
+attacks that decided these rules are the table in `tests/privacy/test_gate.py`.)
 
 The secure sum stands between `release` and the ledger (`client.secure`): it takes the `Reply` that passed here,
 whose arrays are the summand in clear, and makes the masked `Reply` of it. Which messages the two ways of summing
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.clip import clipped
 from schemas.codes import Code
 from schemas.messages import SETUP, Arrays, Draft, Reply, RoundRequest, SetupRequest
 from schemas.plan import ArraySpec, PartSpec, Plan, PlanStep
@@ -163,10 +164,14 @@ def release(draft: Draft, request: RoundRequest, plan: Plan, floors: Floors) -> 
         return Reply(request.run_id, request.step, request.part, request.number, "empty", request.phase)
     if draft.n_patients < required_patients(plan.by_name[request.step], floors):
         return Code.TOO_FEW_PATIENTS
-    fault = _release_fault(draft, part.releases)
+    fault = _form_fault(draft, part.releases)
     if fault is not None:
         return fault
-    summand = {spec.name: np.array(draft.arrays[spec.name]) for spec in part.releases}
+    summand = clipped({spec.name: np.array(draft.arrays[spec.name]) for spec in part.releases}, part)
+    if not _is_bounded(summand, part.releases):
+        return Code.RELEASE_TOO_LARGE
+    if not _counts_agree(draft):
+        return Code.RELEASE_NOT_IN_PLAN
     return Reply(request.run_id, request.step, request.part, request.number, "ok", request.phase, arrays=summand)
 
 
@@ -199,20 +204,14 @@ def _answers(draft: Draft, run_id: str, step: str, part: str, number: int) -> bo
     return (draft.run_id, draft.step, draft.part, draft.number) == (run_id, step, part, number)
 
 
-def _release_fault(draft: Draft, specs: Sequence[ArraySpec]) -> Code | None:
+def _form_fault(draft: Draft, specs: Sequence[ArraySpec]) -> Code | None:
     if set(draft.arrays) != {spec.name for spec in specs}:
         return Code.RELEASE_NOT_IN_PLAN
     if any(draft.arrays[spec.name].dtype != np.dtype(spec.dtype) for spec in specs):
         return Code.RELEASE_WRONG_DTYPE
     if not _has_form(draft.arrays, specs):
         return Code.RELEASE_WRONG_SHAPE
-    if not _is_finite(draft.arrays):
-        return Code.RELEASE_NOT_FINITE
-    if not _is_bounded(draft.arrays, specs):
-        return Code.RELEASE_TOO_LARGE
-    if not _counts_agree(draft):
-        return Code.RELEASE_NOT_IN_PLAN
-    return None
+    return None if _is_finite(draft.arrays) else Code.RELEASE_NOT_FINITE
 
 
 def _has_form(arrays: Arrays, specs: Sequence[ArraySpec]) -> bool:

@@ -236,18 +236,19 @@ def _column(column: Column | None, name: str, role: str) -> list[str]:
 
 
 def _releases(plan: Plan) -> list[str]:
-    return [line for number, step in enumerate(plan.steps, start=1) for line in _step(number, step)]
+    return [line for number, step in enumerate(plan.steps, start=1) for line in _step(number, step, plan)]
 
 
-def _step(number: int, step: PlanStep) -> Iterator[str]:
+def _step(number: int, step: PlanStep, plan: Plan) -> Iterator[str]:
+    is_masked = plan.study.privacy.secure_sum
     optional = " Optional: without it the model still stands." if step.optional else ""
     yield from _wrapped(f"{number}. {step.name}: {step.purpose}{optional}", hang=3)
     yield from _wrapped(f"over {_WHO[step.cohort]}; only with at least {step.min_patients} of them", 3)
     for part in step.parts:
-        yield from _part(part)
+        yield from _part(part, is_verified=part.verified and is_masked)
 
 
-def _part(part: PartSpec) -> Iterator[str]:
+def _part(part: PartSpec, *, is_verified: bool) -> Iterator[str]:
     yield from _wrapped(f"{part.name}, asked at most {_times(part.times)}:", 3)
     if part.noise is not None:
         cost = f"each time costs {100 * part.noise.share:.3g} % of the study's privacy"
@@ -256,6 +257,20 @@ def _part(part: PartSpec) -> Iterator[str]:
         )
     for spec in part.releases:
         yield from _wrapped(f"- {spec.name}, {_size(spec)}: {spec.meaning}", 5, hang=2)
+    if part.norm is not None:
+        yield from _wrapped(
+            f"shortened at this site, before it leaves, to a length of at most {part.norm:g} (all of these numbers "
+            "together, the count of patients left aside)",
+            5,
+            hang=2,
+        )
+    if is_verified:
+        yield from _wrapped(
+            "every site opens this total itself, from the masked numbers of all, and goes on only with what follows "
+            "from it",
+            5,
+            hang=2,
+        )
     if part.sends:
         received = ", ".join(f"{spec.name} ({_size(spec)})" for spec in part.sends)
         yield from _wrapped(f"for this the hub sends {received}", 5, hang=2)

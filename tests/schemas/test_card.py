@@ -103,6 +103,21 @@ def test_it_says_what_a_dropout_means(on_dropout: str, words: str) -> None:
     assert others[on_dropout] not in card
 
 
+def test_it_says_which_numbers_are_shortened_and_which_total_the_site_checks() -> None:
+    plan = small_plan(secure_sum=True)
+    moments = plan.steps[0]
+    part = moments.parts[0].model_copy(update={"norm": 2.5, "verified": True})
+    marked = plan.model_copy(update={"steps": (moments.model_copy(update={"parts": (part,)}), plan.steps[1])})
+    card = flat(data_use_card(marked))
+    assert "to a length of at most 2.5" in card
+    assert "every site opens this total itself" in card
+    plain = flat(data_use_card(plan))
+    assert "to a length of" not in plain
+    assert "opens this total itself" not in plain
+    in_clear = marked.model_copy(update={"study": small_plan(secure_sum=False).study})
+    assert "opens this total itself" not in flat(data_use_card(in_clear))
+
+
 def test_masked_evaluation_is_a_cross_validation() -> None:
     card = flat(data_use_card(small_plan(evaluation=Evaluation(folds=5), secure_sum=True)))
     assert "cross-validation in 5 folds, into which each site deals its own patients" in card
