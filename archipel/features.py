@@ -266,16 +266,9 @@ def _name_faults(table: Table, names: Sequence[str]) -> list[Fault]:
     wrong = sum(not _is_name(name) for name in names)
     if not wrong:
         return []
-    what = (
-        f"{wrong:,} column name{'s are' if wrong > 1 else ' is'} empty, too long, or begin{'' if wrong > 1 else 's'} "
-    )
-    return [
-        Fault(
-            place,
-            what + "with #, or hold a line break or one of < > [ ]",
-            "rename them, or choose others by `columns`",
-        )
-    ]
+    many = "s are" if wrong > 1 else " is"
+    what = f"{wrong:,} column name{many} no feature's: empty, too long, with # in front, with a line break or < > [ ]"
+    return [Fault(place, what, "rename them, or choose others by `columns`")]
 
 
 def _is_name(text: str) -> bool:

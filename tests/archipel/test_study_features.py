@@ -121,9 +121,9 @@ def test_wrong_tables_are_named(home, run, monkeypatch, words, code, sentence):
     [
         ("patient_id,b1,b2", "columns are called like patients"),
         ("gene,TP53", "none of the dictionary's column names"),
-        ("patient_id,<script>", "one of < > "),
-        ("patient_id,#TP53", "begins with #"),
-        ("patient_id,TP\u202853", "hold a line break"),
+        ("patient_id,<script>", "with a line break or < >"),
+        ("patient_id,#TP53", "with # in front"),
+        ("patient_id,TP\u202853", "with a line break"),
         ("patient_id", "no column of its tables fits the pattern"),
     ],
 )
