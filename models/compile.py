@@ -25,11 +25,20 @@ from schemas.design import DesignColumn, design_columns, layer_designs
 from schemas.dictionary import Column, Dictionary
 from schemas.errors import Fault, FaultsError
 from schemas.plan import CohortPart, Plan, PlanStep
-from schemas.study import FoldColumn, Study
+from schemas.study import MIN_EVENTS_FLOOR, FoldColumn, Network, Study
 
 CODE_VERSION = "0.1.0"
+LARGEST_ANSWER = 32 * 2**20
+"""Bytes that a site may be asked for in one round of the search for penalties."""
 _LONGEST_PURPOSE = 300
-_FIT_METHODS = {"hazard": "hazard", "cox": "cox", "cox-stratified": "cox_stratified"}
+_FIT_METHODS = {
+    "hazard": "hazard",
+    "cox": "cox",
+    "cox-stratified": "cox_stratified",
+    "hazard-network": "hazard_network",
+}
+# Of models that take all features of a layer (components = 0).
+_ALL_FEATURES = {"hazard": "hazard_lbfgs", "hazard-network": "hazard_network"}
 
 
 def compile_plan(
@@ -40,6 +49,7 @@ def compile_plan(
     evaluation: bool = True,
     figures: bool = True,
     adds_noise: bool = False,
+    penalty_events: int = MIN_EVENTS_FLOOR,
 ) -> Plan:
     """Return the plan of a study.
 
@@ -51,6 +61,8 @@ def compile_plan(
         figures: Whether to add the steps behind the report's figures; a fold of a cross-validation needs none.
         adds_noise: Whether whoever runs the plan adds the noise that its parts state (`privacy.noise`). Who does not
             gets a fault for a study under differential privacy, rather than a plan to run in clear.
+        penalty_events: Events in each interval of the grid on which penalties are chosen, where the fit itself takes
+            exact times: fewer than the default for a site alone that has no more.
 
     Raises:
         FaultsError: When the study cannot become a plan of a real federation.
@@ -63,7 +75,9 @@ def compile_plan(
         if not adds_noise:
             raise FaultsError(study.name, [_NO_NOISE])
         return _private_plan(study, dictionary, exact_times, evaluation=evaluation)
-    compiler = _Compiler(study, dictionary, exact_times)
+    if study.model.tunes_penalty and not study.privacy.secure_sum:
+        raise FaultsError(study.name, [_CLEAR_FOLDS])
+    compiler = _Compiler(study, dictionary, exact_times, penalty_events)
     steps = compiler.fit("", "all") + (compiler.figures() if figures else [])
     if evaluation and study.evaluation.folds:
         steps += compiler.cross_validation() if study.privacy.secure_sum else compiler.held_out_part()
@@ -136,6 +150,17 @@ _NO_NOISE = Fault(
     "what runs this study here adds no noise, and without it the study would promise what it does not keep",
     "take the section out, or run it with what adds the noise (`archipel launch`, `trial` and `simulate` do)",
 )
+_COMPONENTS = Fault(
+    "[model] components",
+    "with 0 the model has a coefficient for every feature, and this method would release what it knows of every pair",
+    'write a number of components, or method = "hazard"',
+)
+_CLEAR_FOLDS = Fault(
+    '[model] penalty = "cv"',
+    "the folds that choose the penalties are small parts of each site, and without the secure sum the hub would see "
+    "their sums",
+    "switch `secure_sum` on (three sites and more), or write the penalties",
+)
 _NO_RANGE = Fault(
     "[endpoint] time",
     "the dictionary gives this column no `max`, and the common time grid is fixed before anybody's times are known",
@@ -151,12 +176,20 @@ _FOLD_COLUMN = Fault(
 class _Compiler:
     """Builds the steps; every one of them knows the grid's size and takes its shapes from the method itself."""
 
-    def __init__(self, study: Study, dictionary: Dictionary, exact_times: Sequence[float] | None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        dictionary: Dictionary,
+        exact_times: Sequence[float] | None,
+        penalty_events: int = MIN_EVENTS_FLOOR,
+    ) -> None:
         self.study = study
+        self.penalty_events = penalty_events
         self.dictionary = dictionary
         self.design = design_columns(study, dictionary)
         self.layers = layer_designs(study, dictionary)
         self.exact = exact_times is not None
+        self.network = _network_of(study)
         self.bin_edges = (
             [float(t) for t in exact_times] if exact_times is not None else _uniform_bins(study, dictionary)
         )
@@ -181,8 +214,9 @@ class _Compiler:
                 {"bin_edges": self.bin_edges, "min_events": self.study.privacy.min_events_per_interval, **folds},
                 optional=optional,
             ),
+            *self._penalty_search(prefix, cohort, folds),
             self._step(
-                f"{prefix}fit", _FIT_METHODS[model.method], cohort, f"The model's coefficients from {who}.",
+                f"{prefix}fit", self._fit_method(), cohort, f"The model's coefficients from {who}.",
                 {"ties": model.ties, **self._fixed_penalties(), **folds},
                 inputs=self._inputs(prefix, fitted=False), optional=optional,
             ),
@@ -216,6 +250,52 @@ class _Compiler:
             )
         ]  # fmt: skip
 
+    def _penalty_search(self, prefix: str, cohort: CohortPart, folds: Mapping[str, Any]) -> list[PlanStep]:
+        """Return the step that chooses the penalties, where the study leaves that to cross-validation.
+
+        It works on merged intervals also where the fit does not: there it gets a grid of its own.
+        """
+        if not self.study.model.tunes_penalty:
+            return []
+        grid, own, settings = f"{prefix}grid", [], dict(folds)
+        if self.exact:
+            bins = _uniform_bins(self.study, self.dictionary)
+            settings |= {"exact": False, "n_bins": len(bins)}
+            grid = f"{prefix}penalty_grid"
+            own = [
+                self._step(
+                    grid, "event_grid", cohort,
+                    f"Events in fixed bins of time over {_WHO[cohort]}, for the choice of the penalties.",
+                    {"bin_edges": bins, "min_events": self.penalty_events, **settings}, optional=cohort != "all",
+                )
+            ]  # fmt: skip
+        inputs = {
+            **self._inputs(prefix, fitted=False),
+            "edges": f"{grid}.edges",
+            "n_intervals": f"{grid}.n_intervals",
+        }
+        del inputs["events"], inputs["penalties"]
+        step = self._step(
+            f"{prefix}penalties", "penalty_search", cohort,
+            f"One penalty for each layer, chosen by cross-validation among {_WHO[cohort]}.",
+            settings, inputs=inputs, optional=cohort != "all",
+        )  # fmt: skip
+        _verify_size(self.study, step)
+        return [*own, step]
+
+    def _fit_method(self) -> str:
+        """Return the step that fits; with all features of a layer, one that needs no information matrix.
+
+        Raises:
+            FaultsError: Where the method has no such step.
+        """
+        model = self.study.model
+        if all(layer.n_components for layer in self.layers):
+            return _FIT_METHODS[model.method]
+        if model.method not in _ALL_FEATURES:
+            raise FaultsError(self.study.name, [_COMPONENTS])
+        return _ALL_FEATURES[model.method]
+
     def private(self) -> list[PlanStep]:
         """Moments, grid, fit and baseline under differential privacy, on all patients."""
         penalties = self._fixed_penalties()["penalties"]
@@ -228,7 +308,7 @@ class _Compiler:
 
     def _population(self) -> list[PlanStep]:
         """Return the step that says where the patients lie; a site's own histogram would show single patients."""
-        if not self.study.privacy.secure_sum:
+        if not self.study.privacy.secure_sum or self.network:
             return []
         inputs = {**self._inputs("", baseline=False), "mean_log_hazard": "risk_groups.mean_log_hazard"}
         return [
@@ -328,8 +408,9 @@ class _Compiler:
             if layer.n_components:
                 inputs[f"{layer.name}_loadings"] = f"{prefix}components.{layer.name}_loadings"
         if not fitted:
-            return inputs | {"events": f"{prefix}grid.events"}
-        inputs["beta"] = f"{prefix}fit.beta"
+            chosen = {"penalties": f"{prefix}penalties.penalties"} if self.study.model.tunes_penalty else {}
+            return inputs | chosen | {"events": f"{prefix}grid.events"}
+        inputs["beta"] = f"{prefix}fit.{'weights' if self.network else 'beta'}"
         if baseline:
             inputs["cumulative_hazard"] = f"{prefix}baseline.cumulative_hazard"
         return inputs
@@ -361,7 +442,7 @@ class _Compiler:
         inputs: Mapping[str, str] | None = None,
         optional: bool = False,
     ) -> PlanStep:
-        complete = {**(settings or {}), "exact": self.exact, "n_bins": len(self.bin_edges)}
+        complete = {"exact": self.exact, "n_bins": len(self.bin_edges), **(settings or {})}
         parts = _code_of(method, step_context(self.study, self.dictionary, complete)).parts()
         return PlanStep(
             name=name,
@@ -376,9 +457,29 @@ class _Compiler:
         )
 
 
+def _verify_size(study: Study, step: PlanStep) -> None:
+    """Refuse a search for penalties whose answers are too large for one message.
+
+    Raises:
+        FaultsError: Saying how large they are.
+    """
+    size = max(8 * sum(spec.size for spec in part.releases) for part in step.parts)
+    if size > LARGEST_ANSWER:
+        what = f"each answer of a site would be {size / 2**20:.0f} MiB, above {LARGEST_ANSWER / 2**20:.0f} MiB"
+        fix = "take fewer `components` (0 takes all features), fewer folds or bins of time, or write the penalties"
+        raise FaultsError(study.name, [Fault('[model] penalty = "cv"', what, fix)])
+
+
 def _short(purpose: str) -> str:
     """Return a purpose of at most the length that a plan allows."""
     return purpose if len(purpose) <= _LONGEST_PURPOSE else purpose[: _LONGEST_PURPOSE - 1] + "…"
+
+
+def _network_of(study: Study) -> dict[str, Any]:
+    """Return the setting `network` of every step that scores with one; none for other methods."""
+    if study.model.method != "hazard-network":
+        return {}
+    return {"network": (study.model.network or Network()).model_dump(mode="json")}
 
 
 def _uniform_bins(study: Study, dictionary: Dictionary) -> list[float]:

@@ -12,7 +12,7 @@ import hmac
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,11 @@ from schemas.errors import ArchipelError
 from schemas.study import MIN_PATIENTS_FLOOR
 
 Mask = NDArray[np.bool_]
-_HELD_OUT_REPEAT = -1  # no fold has this number, so the held-out part is dealt independently of all folds
+N_INNER_FOLDS = 5
+"""Of the cross-validation that chooses penalties (`models.penalty_search`)."""
+# No fold has these numbers, so these are dealt independently of all folds.
+_HELD_OUT_REPEAT = -1
+_INNER_REPEAT = -2
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,12 @@ def deal(
         size[to] += len(family.rows)
         events[to] += family.n_events
     return fold
+
+
+def with_inner_folds(cohort: Cohort, key: bytes) -> Cohort:
+    """Return one site's patients with the folds in which penalties are chosen, dealt independently of all others."""
+    labels = deal(cohort.event, cohort.group, N_INNER_FOLDS, key, _INNER_REPEAT, cohort.patient_ids)
+    return replace(cohort, inner_fold_of=labels)
 
 
 def held_out_part(cohort: Cohort, key: bytes, fraction: float, minimum: int = MIN_PATIENTS_FLOOR) -> Mask | None:

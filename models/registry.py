@@ -17,6 +17,7 @@ from models.hazard import Hazard
 from models.hazard_lbfgs import HazardLbfgs
 from models.kaplan_meier import KaplanMeier
 from models.moments import Moments
+from models.penalty_search import PenaltySearch
 from models.network import HazardNetwork
 from models.population import Population
 from models.private_baseline import PrivateBaseline
@@ -32,6 +33,7 @@ METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
         "moments": Moments,
         "components": Components,
         "event_grid": EventGrid,
+        "penalty_search": PenaltySearch,
         "hazard": Hazard,
         "hazard_lbfgs": HazardLbfgs,
         "hazard_network": HazardNetwork,
