@@ -1,51 +1,214 @@
-"""Makes the artefact of a finished run from its arrays and its result."""
+"""Makes the artefact of a finished run from its arrays, its result and its plan. Signing it is the hub's business."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+import numpy as np
+
+from models.baseline_spread import BaselineSpread, spread_of_breslow, spread_of_hazard
+from models.compile import prepared_arrays
+from models.contributions import layer_importance, layers_of
+from models.population import counted_columns
 from models.step import Floats
-from schemas.artefact import Artefact, ArtefactColumn, Manifest, write_artefact
-from schemas.result import Result
+from schemas.artefact import (
+    Artefact,
+    ArtefactColumn,
+    ArtefactLayer,
+    HorizonEvents,
+    LogHazardQuantile,
+    Manifest,
+    PopulationRange,
+    write_artefact,
+)
+from schemas.design import design_columns, layer_designs, treatment_column
+from schemas.plan import Plan
+from schemas.result import SHOWN_FROM, Result, shown_count
+
+__all__ = ["NOT_FOR", "artefact_bytes", "make_artefact"]
+
+NOT_FOR = (
+    "Decisions about the care of a patient: this is a model for research, not a medical device.",
+    "Patients outside the ranges of the cohort that trained it, or another disease, endpoint or time origin.",
+    "Saying what would happen if a covariate were changed: the model describes associations, not effects.",
+)
 
 
-def artefact_bytes(arrays: Mapping[str, Floats], result: Result) -> bytes:
-    """Return the content of ``model.safetensors``.
+def artefact_bytes(arrays: Mapping[str, Floats], result: Result, plan: Plan) -> bytes:
+    """Return the content of ``model.safetensors``, unsigned; see `make_artefact`."""
+    return write_artefact(make_artefact(arrays, result, plan))
+
+
+def make_artefact(arrays: Mapping[str, Floats], result: Result, plan: Plan) -> Artefact:
+    """Return the artefact of a finished run.
 
     Args:
-        arrays: ``step.array`` of a finished run.
+        arrays: ``step.array`` of the run.
         result: Of the same run.
+        plan: That ran.
     """
-    n_intervals = int(arrays["grid.n_intervals"])
+    study, dictionary = plan.study, plan.dictionary
     manifest = Manifest(
-        study=result.study.name,
+        study=study.name,
+        title=study.title,
         run_id=result.run_id,
         mode=result.mode,
         method=result.method,
         code_version=result.code_version,
         created_at=result.created_at,
         plan_hash=result.plan_hash,
-        dictionary=result.dictionary.name,
-        dictionary_hash=result.dictionary.hash,
-        endpoint=result.study.endpoint,
+        dictionary=dictionary.name,
+        dictionary_version=dictionary.version,
+        dictionary_hash=dictionary.hash,
+        endpoint=study.endpoint.label,
         time_unit=result.study.time_unit,
+        horizons=study.endpoint.horizons_days,
         exact_times=result.exact_times,
-        columns=tuple(
-            ArtefactColumn(name=column.name, column=column.column, layer=column.layer, code=column.code)
-            for column in result.covariates
-        ),
+        columns=_columns(plan),
+        layers=_layers(plan),
+        treatment=treatment_column(study, dictionary).name if study.model.treatment is not None else None,
+        n_patients=shown_count(result.n),
+        n_events=shown_count(result.events),
+        events_by_horizon=_events_by_horizon(arrays, plan),
+        population=_population(arrays, plan),
+        log_hazards=_log_hazards(arrays),
+        importance=_importance(arrays, plan),
         epsilon=result.differential.epsilon if result.differential is not None else None,
         delta=result.differential.delta if result.differential is not None else None,
+        expires=None,
+        intended_use=study.purpose,
+        not_for=NOT_FOR,
+        contact=study.contact,
         arrays={},
     )
-    return write_artefact(
-        Artefact(
-            manifest=manifest,
-            mean=arrays["moments.mean"],
-            scale=arrays["moments.scale"],
-            beta=arrays["fit.beta"],
-            covariance=arrays["fit.covariance"],
-            edges=arrays["grid.edges"][:n_intervals],
-            cumulative_hazard=arrays["baseline.cumulative_hazard"][:n_intervals],
+    return Artefact(manifest, _arrays(arrays, plan))
+
+
+def with_validity(artefact: Artefact, **changes: object) -> Artefact:
+    """Return the artefact with other words in its manifest (`expires`, `intended_use`, `card_hash`), unsigned."""
+    content = {**dict(artefact.manifest), **changes, "arrays": {}, "signed_by": None, "signature": None}
+    return replace(artefact, manifest=Manifest(**content))
+
+
+def _columns(plan: Plan) -> tuple[ArtefactColumn, ...]:
+    found = []
+    for column in design_columns(plan.study, plan.dictionary):
+        described = plan.dictionary.column(column.column)
+        wide = plan.dictionary.wide_layer(column.layer)
+        kept = described if wide is None else wide.feature
+        found.append(
+            ArtefactColumn(
+                name=column.name,
+                column=column.column,
+                layer=column.layer,
+                code=column.code,
+                component=column.component,
+                treatment=column.treatment,
+                type=kept.type if kept is not None else "number",
+                codes=kept.codes if kept is not None else None,
+                unit=kept.unit if kept is not None else None,
+                min=kept.min if kept is not None else None,
+                max=kept.max if kept is not None else None,
+                required=kept.required if kept is not None else False,
+                description=kept.description if kept is not None else "",
+            )
         )
-    )
+    return tuple(found)
+
+
+def _layers(plan: Plan) -> tuple[ArtefactLayer, ...]:
+    found = []
+    for design in layer_designs(plan.study, plan.dictionary):
+        layer = plan.dictionary.wide_layer(design.name)
+        if layer is not None:
+            found.append(
+                ArtefactLayer(
+                    name=design.name,
+                    type=layer.type,
+                    transform=design.transform,
+                    min_prevalence=design.min_prevalence,
+                    unit=layer.unit,
+                    limit_of_detection=layer.limit_of_detection,
+                    genome_build=layer.genome_build,
+                    features=design.features,
+                    n_components=design.n_components,
+                )
+            )
+    return tuple(found)
+
+
+def _arrays(arrays: Mapping[str, Floats], plan: Plan) -> dict[str, Floats]:
+    n = int(arrays["grid.n_intervals"])
+    cumulative = arrays["baseline.cumulative_hazard"][:n]
+    kept = {
+        **prepared_arrays(plan, arrays),
+        "beta": arrays["fit.beta"],
+        "edges": arrays["grid.edges"][:n],
+        "cumulative_hazard": cumulative,
+    }
+    covariance = arrays.get("fit.covariance")
+    # Under differential privacy, and where a fit gives none, zeros stand for "not known".
+    if covariance is None or not covariance.any():
+        return kept
+    kept["covariance"] = covariance
+    spread = _spread(arrays, n)
+    if spread is not None:
+        kept |= {"hazard_variance": spread.variance, "hazard_slope": spread.slope}
+    return kept
+
+
+def _spread(arrays: Mapping[str, Floats], n: int) -> BaselineSpread | None:
+    """Return how sure the baseline is; None for a model whose run does not tell."""
+    if "baseline.mean_covariates" in arrays:
+        of = {name: arrays[f"baseline.{name}"][:n] for name in ("events", "hazard_observed", "mean_covariates")}
+        return spread_of_breslow(of["events"], of["hazard_observed"], of["mean_covariates"])
+    full = arrays.get("fit.covariance_full")
+    if full is None:
+        return None
+    k = arrays["fit.alpha"].size
+    kept = np.concatenate((np.arange(n), np.arange(k, full.shape[0])))
+    hazard = np.diff(arrays["baseline.cumulative_hazard"][:n], prepend=0.0)
+    return spread_of_hazard(full[np.ix_(kept, kept)], hazard)
+
+
+def _events_by_horizon(arrays: Mapping[str, Floats], plan: Plan) -> tuple[HorizonEvents, ...]:
+    """Return the events in whole intervals up to each horizon: what the grid counted, never more than there were."""
+    n = int(arrays["grid.n_intervals"])
+    if "grid.events" not in arrays or plan.study.privacy.differential is not None:  # then of pieces, with noise
+        return ()
+    edges, events = arrays["grid.edges"][:n], arrays["grid.events"][:n]
+    found = []
+    for horizon in plan.study.endpoint.horizons_days:
+        count = round(float(events[edges <= horizon * (1 + 1e-12)].sum()))
+        found.append(
+            HorizonEvents(
+                horizon=horizon, events=shown_count(count), at_least=count // 5 * 5 if count >= SHOWN_FROM else 0
+            )
+        )
+    return tuple(found)
+
+
+def _population(arrays: Mapping[str, Floats], plan: Plan) -> tuple[PopulationRange, ...]:
+    found = []
+    for j, column in enumerate(counted_columns(plan.study, plan.dictionary)):
+        known = "population.known" in arrays and arrays["population.known"][j] > 0
+        edges = (float(arrays[f"population.{end}"][j]) if known else None for end in ("low", "high"))
+        found.append(PopulationRange(column=column.name, low=next(edges), high=next(edges)))
+    return tuple(found)
+
+
+def _log_hazards(arrays: Mapping[str, Floats]) -> tuple[LogHazardQuantile, ...]:
+    if "population.share" not in arrays:
+        return ()
+    pairs = zip(arrays["population.share"], arrays["population.log_hazard"], strict=True)
+    # Rounded: an exact share would tell how many patients there are.
+    rounded = ((round(float(share), 2), float(edge)) for share, edge in pairs)
+    return tuple(LogHazardQuantile(share=share, log_hazard=edge) for share, edge in rounded if 0 < share < 1)
+
+
+def _importance(arrays: Mapping[str, Floats], plan: Plan) -> dict[str, float]:
+    names = layers_of(design_columns(plan.study, plan.dictionary))
+    if "population.layer_covariance" not in arrays:
+        return {}
+    return dict(zip(names, map(float, layer_importance(arrays["population.layer_covariance"])), strict=True))

@@ -13,7 +13,7 @@ from typing import Any
 
 from archipel.homes import list_sites
 from archipel.report import read_result
-from archipel.studies import compile_study, honest_faults
+from archipel.studies import compile_study, honest_faults, too_few_sites
 from schemas.errors import ArchipelError
 from schemas.plan import Plan, read_plan
 from schemas.result import Result
@@ -111,7 +111,7 @@ def choose_sites(enrolled: Sequence[str], wanted: Sequence[str] | None) -> tuple
 
 
 def verify_enough(plan: Plan, sites: Sequence[str]) -> None:
-    """Raise `LaunchError` for so few sites that a masked sum would hide nobody, or their noise would not suffice."""
+    """Raise `LaunchError` for so few sites that a sum, a difference of two or their noise would hide too little."""
     if plan.study.privacy.secure_sum and len(sites) < MIN_SITES_MASKED:
         raise LaunchError(
             f"The study asks for the secure sum, which needs at least {MIN_SITES_MASKED} sites, and there are "
@@ -119,7 +119,7 @@ def verify_enough(plan: Plan, sites: Sequence[str]) -> None:
             "or write `secure_sum = false` under `[privacy]` in the study; then the hub sees each site's sums, and "
             "every site approves a plan that says so."
         )
-    for fault in honest_faults(plan.study, len(sites)):
+    for fault in (*too_few_sites(plan, len(sites)), *honest_faults(plan.study, len(sites))):
         raise LaunchError(str(fault))
 
 
@@ -190,7 +190,7 @@ def model_of(hub: Path, result: Result) -> bytes:
     from archipel.artefact import artefact_bytes
 
     with open_store(hub) as store:
-        return artefact_bytes(store.final_arrays(result.run_id), result)
+        return artefact_bytes(store.final_arrays(result.run_id), result, plan_of(store, result.run_id))
 
 
 def result_of(hub: Path, run_id: str) -> Result:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from archipel.artefact import artefact_bytes
 from archipel.cross_validation import CrossValidation, Judged, cross_validate, event_times
 from archipel.curves import held_out_figures
+from archipel.features import complete_dictionary
 from archipel.folders import make_folder, verify_folder
 from archipel.local_run import LocalRun, run_plan
 from archipel.report import write_report
@@ -58,7 +59,13 @@ OnStage = Callable[[Stage], None]
 
 
 def simulate(
-    study_path: Path, sites_dir: Path, out: Path, *, secure_sum: bool = False, on_stage: OnStage | None = None
+    study_path: Path,
+    sites_dir: Path,
+    out: Path,
+    *,
+    secure_sum: bool = False,
+    on_stage: OnStage | None = None,
+    notes: Sequence[str] = (),
 ) -> Result:
     """Run a study over the site folders in `sites_dir` and write result, model, report and predictions to `out`.
 
@@ -68,6 +75,7 @@ def simulate(
         out: For the files.
         secure_sum: Whether the sums of the federated models are formed under masks, as between real sites.
         on_stage: Told how far it is.
+        notes: Sentences for the result's warnings.
 
     Raises:
         FaultsError: Naming every fault of the study, the dictionary or the sites' tables at once.
@@ -76,14 +84,23 @@ def simulate(
     """
     verify_folder(out)
     study, dictionary = load_study(study_path)
+    folder = (study_path.parent / study.dictionary).parent
+    dictionary, listed = complete_dictionary(study, dictionary, folder, sites_dir)
     sites = read_sites(sites_dir, study, dictionary)
     # Matrices here are small: a second thread of the linear algebra costs more in waiting than it computes.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _simulate(study, dictionary, sites, out, on_stage, masked=secure_sum)
+        return _simulate(study, dictionary, sites, out, on_stage, notes=(*listed, *notes), masked=secure_sum)
 
 
 def _simulate(
-    study: Study, dictionary: Dictionary, sites: Sites, out: Path, on_stage: OnStage | None, *, masked: bool
+    study: Study,
+    dictionary: Dictionary,
+    sites: Sites,
+    out: Path,
+    on_stage: OnStage | None,
+    *,
+    notes: tuple[str, ...],
+    masked: bool,
 ) -> Result:
     if faults := honest_faults(study, len(sites.cohorts)):
         raise FaultsError(study.name, faults)
@@ -109,6 +126,7 @@ def _simulate(
         warnings=(
             _SIMULATION_MASKED if masked else _SIMULATION,
             *range_warnings,
+            *notes,
         ),
     )
     result = make_result(run.progress, facts)
@@ -247,5 +265,5 @@ def _write(
     (out / "result.json").write_text(result.to_json(), encoding="utf-8")
     if validation is not None:
         predictions_table(validation).to_parquet(out / "predictions.parquet", index=False)
-    (out / "model.safetensors").write_bytes(artefact_bytes(run.progress.arrays, result))
+    (out / "model.safetensors").write_bytes(artefact_bytes(run.progress.arrays, result, run.progress.plan))
     write_report(result, out / "report.html", plan=run.progress.plan)

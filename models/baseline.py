@@ -11,6 +11,7 @@ import numpy as np
 
 from models.moments import n_patients_spec
 from models.newton import DERIVATIVE_BOUND
+from models.predictor import Predictor
 from models.preparation import Preparation
 from models.step import Arrays, Context, Floats, Turn
 from models.time_grid import grid_specs, observation_of
@@ -33,21 +34,21 @@ class Baseline:
     State when done:
         cumulative_hazard: (K,) at the end of each interval; padding repeats the last.
         n_patients: () patients.
-        events, hazard_observed: (K,) and mean_covariates: (K, p), with `with_covariates`: the sums themselves, and the
-            means of the covariates over those under observation, their hazards as weights.
+        events, hazard_observed: (K,) and mean_covariates: (K, p), with `with_covariates`: the sums themselves, and
+            the means of the covariates over those under observation, their hazards as weights.
     """
 
     def __init__(self, context: Context) -> None:
         self._p = len(context.design)
         self._preparation = Preparation(context)
+        self._predictor = Predictor(context)
         self._n_bins = context.n_bins
         self._exact = bool(context.settings.get("exact", False))
         self._with_covariates = bool(context.settings.get("with_covariates", False))
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question: events and hazards under observation."""
-        p, k = self._p, self._n_bins
-        beta = ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios")
+        k = self._n_bins
         releases = (
             n_patients_spec(),
             ArraySpec(name="events", shape=(k,), meaning="patients with the event in each interval"),
@@ -59,7 +60,7 @@ class Baseline:
             ),
             *(self._covariates_spec(),) * self._with_covariates,
         )
-        sends = (*self._preparation.specs(), *grid_specs(k), beta)
+        sends = (*self._predictor.specs(), *grid_specs(k))
         return (PartSpec(name="risk_sets", sends=sends, releases=releases, times=1),)
 
     def begin(self, inputs: Arrays) -> Turn:
@@ -71,7 +72,7 @@ class Baseline:
         seen = observation_of(
             cohort.time, cohort.event, cohort.entry, sent["edges"], int(sent["n_intervals"]), exact=self._exact
         )
-        hazard = np.exp(self._preparation.log_hazard(cohort, sent))
+        hazard = np.exp(self._predictor.log_hazard(cohort, sent))
         answer = {
             "n_patients": np.array(float(cohort.n_patients)),
             "events": seen.has_event.sum(axis=0),

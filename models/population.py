@@ -46,7 +46,7 @@ def counted_settings(study: Study, dictionary: Dictionary) -> dict[str, list[flo
     """Return the settings of `Population` for a study."""
     columns = counted_columns(study, dictionary)
     return {
-        "columns": [column.name for column in columns],
+        "covariates": [column.name for column in columns],
         "low": [float(column.min or 0.0) for column in columns],
         "high": [float(column.max or 0.0) for column in columns],
     }
@@ -56,7 +56,7 @@ class Population:
     """Histograms of covariates and of the log hazard, and moments of the layers' log hazards.
 
     Settings:
-        columns: Names of c design columns to count, numbers.
+        covariates: Names of c design columns to count, numbers.
         low, high: The range of each, which `N_BINS` equal bins fill; cells outside count in the outer bins.
 
     Inputs: those that make x; `beta` of a fit; `mean_log_hazard`, `sd_log_hazard` of `risk_groups`.
@@ -73,7 +73,7 @@ class Population:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._preparation = Preparation(context)
-        self._columns = tuple(str(name) for name in context.settings["columns"])
+        self._columns = tuple(str(name) for name in context.settings["covariates"])
         self._low = np.asarray(context.settings["low"], dtype=np.float64)
         self._high = np.asarray(context.settings["high"], dtype=np.float64)
         self._layers = layers_of(context.design)
