@@ -98,7 +98,7 @@ def fit_site_only(cohort: Cohort, context: Context, penalties: Floats | None = N
     settings = context.settings
     if penalties is None:
         penalties = np.asarray(settings.get("penalties", [0.0] * len(context.design)), dtype=np.float64)
-    model = _prepared(cohort, context)
+    model = prepared_alone(cohort, context)
     enough_patients = cohort.n_patients >= int(settings.get("min_patients_to_fit", MIN_PATIENTS_TO_FIT))
     if enough_patients and cohort.n_events >= int(settings.get("min_events_to_fit", MIN_EVENTS_TO_FIT)):
         try:
@@ -111,15 +111,15 @@ def fit_site_only(cohort: Cohort, context: Context, penalties: Floats | None = N
     return {**model, "beta": np.zeros(len(context.design))}
 
 
-def _prepared(cohort: Cohort, context: Context) -> dict[str, Floats]:
+def prepared_alone(cohort: Cohort, context: Context) -> dict[str, Floats]:
     """Return what `models.preparation` makes x from: means, units and components of the site's own patients."""
     x = cohort.matrix(covariates_of(context))
     observed = ~np.isnan(x)
     centres = np.where(observed, x, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
     moments_of = {"centres": centres.tolist(), "standardise": bool(context.settings.get("standardise", True))}
-    found = _run_alone(Moments(replace(context, settings=moments_of)), {}, cohort)
+    found = run_alone(Moments(replace(context, settings=moments_of)), {}, cohort)
     if any(layer.n_components for layer in context.layers):
-        found = {**found, **_run_alone(Components(replace(context, settings={})), found, cohort)}
+        found = {**found, **run_alone(Components(replace(context, settings={})), found, cohort)}
     return {name: found[name] for name in Preparation(context).names}
 
 
@@ -152,11 +152,11 @@ def cox_of_one_table(
         raise DivergedError("no patient of this table had the event: nothing can be fitted")
     settings = {"penalties": [float(penalty) for penalty in penalties], "ties": ties, "exact": True}
     inputs = {**moments, "edges": times, "n_intervals": np.array(float(times.size))}
-    return _run_alone(Cox(Context(tuple(design), times.size, (), settings, layers)), inputs, cohort)
+    return run_alone(Cox(Context(tuple(design), times.size, (), settings, layers)), inputs, cohort)
 
 
-def _run_alone(step: Step, inputs: Arrays, cohort: Cohort) -> Arrays:
-    """Run a step as a federation of one site."""
+def run_alone(step: Step, inputs: Arrays, cohort: Cohort) -> Arrays:
+    """Return the final state of a step that is run as a federation of one site."""
     parts = {part.name: part for part in step.parts()}
     turn = step.begin(inputs)
     while turn.ask is not None:
