@@ -75,27 +75,38 @@ def slopes(spells: Spells, x: Floats, log_hazard: Floats, alpha: Floats) -> dict
     For many covariates: the cost is that of a few products with `x`, and K + 2 p numbers leave. Arguments as in
     `summand`.
     """
-    survived, took_part = spells.survived, is_open(alpha)
+    value, slope, curvature, lost = _patient_terms(spells, log_hazard, alpha)
+    baseline = np.where(is_open(alpha), np.exp(np.where(is_open(alpha), alpha, 0.0)), 0.0)
+    at_risk = baseline * spells.survived.over_patients(np.exp(log_hazard))
+    ones = np.ones(log_hazard.size)
+    return {
+        "n_patients": np.array(float(log_hazard.size)),
+        "events": spells.over_events(ones),
+        "n_survived": spells.survived.over_patients(ones),
+        "log_likelihood": np.array(value.sum() - lost.sum()),
+        "gradient_alpha": spells.over_events(slope) - at_risk,
+        "gradient_beta": (slope - lost) @ x,
+        "hessian_alpha": spells.over_events(curvature) + at_risk,
+        "diagonal_beta": (curvature + lost) @ (x * x),
+    }
+
+
+def patient_slopes(spells: Spells, log_hazard: Floats, alpha: Floats) -> Floats:
+    """Return the (n,) derivatives of the log-likelihood in each patient's log hazard."""
+    _, slope, _, lost = _patient_terms(spells, log_hazard, alpha)
+    return slope - lost
+
+
+def _patient_terms(spells: Spells, log_hazard: Floats, alpha: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return each patient's event term, its slope and minus its curvature, and the hazard survived; all (n,)."""
+    took_part = is_open(alpha)
     baseline = np.where(took_part, np.exp(np.where(took_part, alpha, 0.0)), 0.0)
     ratio = np.exp(log_hazard)
-    lost = ratio * survived.over_intervals(baseline)
-    at_risk = baseline * survived.over_patients(ratio)
     in_open = took_part[spells.event_interval]
     u = np.where(in_open, baseline[spells.event_interval] * ratio[spells.event], 1.0)
-    value, slope, curvature = (np.where(in_open, term, 0.0) for term in event_terms(u))
-    slope_of, curvature_of = np.zeros(ratio.size), np.zeros(ratio.size)
-    slope_of[spells.event], curvature_of[spells.event] = slope, curvature
-    ones = np.ones(ratio.size)
-    return {
-        "n_patients": np.array(float(ratio.size)),
-        "events": spells.over_events(ones),
-        "n_survived": survived.over_patients(ones),
-        "log_likelihood": np.array(value.sum() - lost.sum()),
-        "gradient_alpha": spells.over_events(slope_of) - at_risk,
-        "gradient_beta": (slope_of - lost) @ x,
-        "hessian_alpha": spells.over_events(curvature_of) + at_risk,
-        "diagonal_beta": (curvature_of + lost) @ (x * x),
-    }
+    terms = np.zeros((3, ratio.size))
+    terms[:, spells.event] = [np.where(in_open, term, 0.0) for term in event_terms(u)]
+    return terms[0], terms[1], terms[2], ratio * spells.survived.over_intervals(baseline)
 
 
 def event_terms(u: Floats) -> tuple[Floats, Floats, Floats]:

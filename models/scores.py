@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.preparation import Preparation
+from models.predictor import Predictor
 from models.step import Arrays, Context, Floats
 from models.time_grid import Spells, grid_specs, interval_of
 from schemas.cohort import Cohort
@@ -15,9 +15,8 @@ _LARGEST_LOG = 600.0
 
 
 def score_specs(context: Context) -> tuple[ArraySpec, ...]:
-    """Return what a site is sent to score its patients: what makes x, and beta."""
-    beta = ArraySpec(name="beta", shape=(len(context.design),), meaning="coefficients of the model to judge")
-    return (*Preparation(context).specs(), beta)
+    """Return what a site is sent to score its patients: what makes x, and the coefficients."""
+    return Predictor(context).specs()
 
 
 def prediction_specs(context: Context) -> tuple[ArraySpec, ...]:
@@ -32,7 +31,7 @@ def prediction_specs(context: Context) -> tuple[ArraySpec, ...]:
 
 def log_hazards(context: Context, sent: Arrays, cohort: Cohort) -> Floats:
     """Return the (n,) log hazards of the model that was sent, relative to a patient at the means."""
-    return Preparation(context).log_hazard(cohort, sent)
+    return Predictor(context).log_hazard(cohort, sent)
 
 
 def spells_of(context: Context, sent: Arrays, cohort: Cohort) -> Spells:
