@@ -341,7 +341,8 @@ def _settings_text(name: str, title: str, tables: Path, csv: str) -> str:
         "# clinical.csv (or .parquet) and one file per layer; a relative path starts at this file.\n"
         f"tables = {json.dumps(str(tables), ensure_ascii=False)}\n\n"
         '# How the CSV files are written. A French Excel export: delimiter ";", decimal ",", encoding "cp1252".\n'
-        f"[csv]\n{csv}"
+        f"[csv]\n{csv}\n"
+        "# Without a section [budget] (dataset, epsilon, delta) no study under differential privacy is answered.\n"
     )
 
 

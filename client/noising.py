@@ -34,7 +34,7 @@ from privacy.noise import noisy
 from schemas.codes import Code
 from schemas.messages import Reply, RoundRequest, decode_as
 from schemas.plan import PartSpec, Plan
-from schemas.roster import Roster
+from schemas.roster import Roster, most_colluding
 
 __all__ = ["Account", "Noising", "Price", "accounts", "budget_verdict", "honest_verdict", "price_of"]
 
@@ -189,8 +189,9 @@ class Noising:
 def honest_verdict(plan: Plan, roster: Roster | None, n_alive: int | None = None) -> Code | None:
     """Judge whether enough sites add noise that the hub does not know.
 
-    At most n - t sites are taken to help the hub (n sites, threshold t; docs/protocol.md), so of the k sites in a sum
-    at least k - (n - t) are honest; the plan counts on the noise of `honest_sites` of them.
+    At most a third of the sites is taken to help the hub (docs/protocol.md), so of the k sites of a list at least
+    k - n/3 are honest; the plan counts on the noise of `honest_sites` of them. A list that leaves somebody out opens
+    nothing unless t sites sign it, and each judges it here first.
 
     Args:
         plan: Of the run.
@@ -203,7 +204,7 @@ def honest_verdict(plan: Plan, roster: Roster | None, n_alive: int | None = None
     if roster is None:
         return Code.HONEST_SITES_TOO_FEW if differential.honest_sites > 1 else None
     n = len(roster.sites)
-    honest = (n if n_alive is None else n_alive) - (n - roster.threshold)
+    honest = (n if n_alive is None else n_alive) - most_colluding(n)
     return Code.HONEST_SITES_TOO_FEW if honest < differential.honest_sites else None
 
 

@@ -53,6 +53,11 @@ def least_threshold(n_sites: int) -> int:
     return 2 * n_sites // 3 + 1
 
 
+def most_colluding(n_sites: int) -> int:
+    """Return how many sites may help the hub before the secure sum promises nothing more (docs/protocol.md)."""
+    return n_sites // 3
+
+
 def fingerprint(public_key: str) -> str:
     """Return a key (base64 of 32 bytes) as 128 bits that two people can compare on the phone.
 

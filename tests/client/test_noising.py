@@ -25,7 +25,7 @@ from tests.private_guards import DATASET, GRADIENT, PrivateSite, private_hub, pr
 from tests.secure_hub import SecureHub
 
 PLAN = private_plan()
-SHARED = private_plan(honest_sites=3)
+SHARED = private_plan(honest_sites=2)
 IN_CLEAR = private_plan(secure_sum=False)
 
 
@@ -64,7 +64,7 @@ def test_a_release_is_paid_once_and_its_entry_says_what_was_paid(tmp_path: Path)
         assert len([e for e in site.ledger() if e.event.dataset]) == 1
 
 
-@pytest.mark.parametrize("plan", [PLAN, SHARED], ids=["each-site-adds-all", "three-sites-share"])
+@pytest.mark.parametrize("plan", [PLAN, SHARED], ids=["each-site-adds-all", "two-sites-suffice"])
 def test_the_sum_is_off_by_the_noise_that_the_plan_says(tmp_path: Path, plan: Plan) -> None:
     sites, hub = ready(tmp_path, plan)
     part = plan.by_name["fit"].parts[0]
@@ -150,8 +150,8 @@ def test_of_two_runs_side_by_side_the_second_stops_where_the_budget_ends(tmp_pat
     assert sites["A"].ledger()[-1].event.rule == Code.BUDGET_EXCEEDED
 
 
-def test_more_honest_sites_than_the_threshold_guarantees_are_refused_at_set_up(tmp_path: Path) -> None:
-    hub = private_hub(private_sites(tmp_path, private_plan(honest_sites=4)))
+def test_more_honest_sites_than_the_secure_sum_guarantees_are_refused_at_set_up(tmp_path: Path) -> None:
+    hub = private_hub(private_sites(tmp_path, private_plan(honest_sites=3)))
     assert hub.send("A", hub.keys_request()).code == Code.HONEST_SITES_TOO_FEW
 
 
@@ -159,8 +159,8 @@ SIX = ("A", "B", "C", "D", "E", "F")
 
 
 def test_a_sum_with_too_few_honest_sites_left_is_opened_by_nobody(tmp_path: Path) -> None:
-    """Six sites, threshold five: at most one helps the hub, so of five that are left four are honest."""
-    for honest, code in ((4, ""), (5, Code.HONEST_SITES_TOO_FEW)):
+    """Six sites: at most two help the hub, so of five that are left three are honest."""
+    for honest, code in ((3, ""), (4, Code.HONEST_SITES_TOO_FEW)):
         sites = private_sites(tmp_path / str(honest), private_plan(honest_sites=honest, on_dropout="continue"), SIX)
         hub = private_hub(sites)
         hub.set_up()
@@ -172,7 +172,7 @@ def test_a_sum_with_too_few_honest_sites_left_is_opened_by_nobody(tmp_path: Path
 
 
 def test_honest_sites_of_a_list() -> None:
-    plan = private_plan(honest_sites=3)
+    plan = private_plan(honest_sites=2)
     assert honest_verdict(plan, roster_of(*SITES)) is None
     assert honest_verdict(plan, roster_of(*SITES), 2) is Code.HONEST_SITES_TOO_FEW
     assert honest_verdict(plan, None) is Code.HONEST_SITES_TOO_FEW

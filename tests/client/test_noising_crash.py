@@ -23,7 +23,7 @@ from schemas.messages import Reply, decode_as, encode
 from tests.private_guards import DATASET, GRADIENT, PrivateSite, private_hub, private_plan, private_sites, sent
 
 KILLS = 20
-PLAN = private_plan(rounds=KILLS, honest_sites=3)
+PLAN = private_plan(rounds=KILLS, honest_sites=2)
 
 
 def die(*_: object) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from client.dialect import Dialect
-from client.settings import Floors, SiteFloors, load_settings
+from client.settings import DatasetBudget, Floors, SiteFloors, load_settings
 from schemas.errors import FaultsError
 
 GOOD = """
@@ -135,3 +135,20 @@ def test_a_title_is_one_line(tmp_path: Path) -> None:
 def test_floors_of_a_site_include_an_event(tmp_path: Path) -> None:
     with pytest.raises(FaultsError, match="floor of 1 event"):
         load_settings(write(tmp_path, GOOD + "[floors]\nmin_events = 0\n"))
+
+
+def test_the_example_shows_how_to_set_a_privacy_budget(tmp_path: Path) -> None:
+    example = (Path(__file__).parents[2] / "configs" / "site.example.toml").read_text(encoding="utf-8")
+    assert load_settings(write(tmp_path, example)).budget is None, "nothing is spent that nobody has decided to spend"
+    section = example[example.index("# [budget]") :].replace("# [budget]", "[budget]")
+    section = section.replace("# dataset", "dataset").replace("# epsilon", "epsilon").replace("# delta", "delta")
+    budget = load_settings(write(tmp_path, GOOD + section)).budget
+    assert budget == DatasetBudget(dataset="cgd-registry", epsilon=3.0, delta=1e-5)
+
+
+@pytest.mark.parametrize(
+    "line", ["epsilon = -1", "epsilon = inf", "epsilon = 101", "epsilon = 3\ndelta = 0", "epsilon = 3\ndelta = 1", ""]
+)
+def test_a_budget_that_promises_nothing_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(FaultsError, match=r"site\.toml"):
+        load_settings(write(tmp_path, GOOD + f'[budget]\ndataset = "registry"\n{line}\n'))
