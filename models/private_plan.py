@@ -28,6 +28,31 @@ _COX = Fault(
     "sets of others, so clipping one patient's gradient bounds nothing and the guarantee would be void",
     'write method = "hazard": the same hazard ratios, on a common grid of time',
 )
+_METHOD = Fault(
+    "[model] method",
+    "differential privacy exists for the grouped hazard alone: of the other methods no patient's part is clipped",
+    'write method = "hazard"',
+)
+_ENDPOINT = Fault(
+    "[endpoint]",
+    "differential privacy exists for the time to one event alone, without competing ones",
+    "ask for the time to one event, or take the section [privacy.differential] out",
+)
+_PENALTY = Fault(
+    "[model] penalty",
+    "choosing the penalty by cross-validation would release sums of every fold without noise",
+    "write a number; choose it on other patients, since choosing it on these costs privacy too",
+)
+_LAYERS = Fault(
+    "[model] layers",
+    "the components of a wide layer would be released without noise",
+    "name single columns of it under `covariates`, or leave the layer out",
+)
+_TREATMENT = Fault(
+    "[model] treatment",
+    "curves by treatment and its interactions would release sums without noise",
+    "take `treatment` and `interactions` out; the column may stay among the covariates",
+)
 _EVALUATION = Fault(
     "[evaluation] folds",
     "a held-out evaluation would release counts of patients without noise",
@@ -72,7 +97,7 @@ def private_faults(study: Study, dictionary: Dictionary, *, evaluation: bool) ->
         dictionary: Of the study.
         evaluation: Whether the plan is to hold the study's evaluation.
     """
-    faults = [_COX] if study.model.method != "hazard" else []
+    faults = _model_faults(study)
     if evaluation and study.evaluation.folds:
         faults.append(_EVALUATION)
     if study.model.wide_layers:
@@ -91,6 +116,21 @@ def private_faults(study: Study, dictionary: Dictionary, *, evaluation: bool) ->
                 )
             )
     return faults
+
+
+def _model_faults(study: Study) -> list[Fault]:
+    """Return what of the model has no step with noise."""
+    model = study.model
+    cox = model.method in ("cox", "cox-stratified")
+    refused = (
+        (cox, _COX),
+        (model.method != "hazard" and not cox, _METHOD),
+        (not study.endpoint.has_time or bool(study.endpoint.competing), _ENDPOINT),
+        (model.tunes_penalty, _PENALTY),
+        (bool(model.wide_layers), _LAYERS),
+        (model.treatment is not None, _TREATMENT),
+    )
+    return [fault for is_so, fault in refused if is_so]
 
 
 def private_steps(

@@ -56,6 +56,27 @@ def test_on_a_cox_loss_differential_privacy_is_refused_with_the_reason(method: A
         private(model=Model(covariates=("age_years",), method=method))
 
 
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ({"method": "hazard-network"}, "of the other methods no patient's part is clipped"),
+        ({"penalty": "cv"}, "sums of every fold without noise"),
+        ({"layers": ("clinical", "expression")}, "components of a wide layer would be released without noise"),
+        ({"treatment": "sex"}, "curves by treatment and its interactions"),
+    ],
+)
+def test_what_of_a_model_has_no_step_with_noise_is_refused(model: dict[str, Any], reason: str) -> None:
+    with pytest.raises(FaultsError, match=reason):
+        private(model=Model(covariates=("age_years", "sex"), **model))
+
+
+def test_competing_events_are_refused() -> None:
+    competing = small_study().endpoint.model_copy(update={"cause": "relapse", "competing": ("death",)})
+    study = small_study(privacy=Privacy(differential=Differential(epsilon=8.0)))
+    with pytest.raises(FaultsError, match="the time to one event alone"):
+        compile_plan(study.model_copy(update={"endpoint": competing}), small_dictionary(), adds_noise=True)
+
+
 def test_an_evaluation_that_would_release_counts_without_noise_is_refused() -> None:
     with pytest.raises(FaultsError, match="without noise"):
         private(evaluation=Evaluation(folds=5))
