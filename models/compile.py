@@ -10,11 +10,20 @@ secure sum; a study without it gets one held-out part at each site that is large
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from models.cause import OfCause
+from models.endpoint_plan import (
+    StepDraft,
+    competing_steps,
+    grid_settings,
+    outcome_fit,
+    outcome_judging,
+    treatment_steps,
+)
 from models.folded import Folded
 from models.population import counted_settings
 from models.preparation import Preparation, covariates_of
@@ -108,7 +117,14 @@ def build_step(plan: Plan, name: str) -> Step:
 
 
 def _code_of(method: str, context: Context) -> Step:
-    return Folded(context, METHODS[method]) if "n_folds" in context.settings else METHODS[method](context)
+    make = METHODS[method]
+    if "cause" in context.settings:
+        return OfCause(context, make) if "n_folds" not in context.settings else Folded(context, _of_cause(make))
+    return Folded(context, make) if "n_folds" in context.settings else make(context)
+
+
+def _of_cause(make: Callable[[Context], Step]) -> Callable[[Context], Step]:
+    return lambda context: OfCause(context, make)
 
 
 def step_context(study: Study, dictionary: Dictionary, settings: Mapping[str, Any]) -> Context:
@@ -190,9 +206,11 @@ class _Compiler:
         self.layers = layer_designs(study, dictionary)
         self.exact = exact_times is not None
         self.network = _network_of(study)
-        self.bin_edges = (
-            [float(t) for t in exact_times] if exact_times is not None else _uniform_bins(study, dictionary)
-        )
+        self.bin_edges = [1.0]  # an outcome without a time has no grid
+        if study.endpoint.has_time:
+            self.bin_edges = (
+                [float(t) for t in exact_times] if exact_times is not None else _uniform_bins(study, dictionary)
+            )
 
     def fit(self, prefix: str, cohort: CohortPart, settings: Mapping[str, Any] | None = None) -> list[PlanStep]:
         """Moments, grid, fit and baseline on one part of the patients."""
@@ -200,7 +218,7 @@ class _Compiler:
         folds = settings or {}
         who = _WHO[cohort]
         optional = cohort != "all"
-        steps = [
+        prepared = [
             self._step(
                 f"{prefix}moments", "moments", cohort, f"Means and standard deviations of the covariates over {who}.",
                 {"centres": [_centre(column, self.dictionary) for column in self._covariates()],
@@ -208,10 +226,18 @@ class _Compiler:
                 optional=optional,
             ),
             *self._components(prefix, cohort, folds),
+        ]  # fmt: skip
+        if not self.study.endpoint.has_time:
+            inputs = self._inputs(prefix, fitted=False)
+            draft = outcome_fit(self.study, self.dictionary, prefix, who, self._fixed_penalties(), inputs)
+            return [*prepared, *self._drafted([draft], cohort, folds, optional=optional)]
+        steps = [
+            *prepared,
             self._step(
                 f"{prefix}grid", "event_grid", cohort,
                 f"Events in fixed bins of time over {who}, from which the common time grid is made.",
-                {"bin_edges": self.bin_edges, "min_events": self.study.privacy.min_events_per_interval, **folds},
+                {"bin_edges": self.bin_edges, "min_events": self.study.privacy.min_events_per_interval,
+                 **grid_settings(self.study), **folds},
                 optional=optional,
             ),
             *self._penalty_search(prefix, cohort, folds),
@@ -304,7 +330,10 @@ class _Compiler:
 
     def figures(self) -> list[PlanStep]:
         """Risk groups and their survival over all patients: what the model looks like on those who trained it."""
-        return [*self._risk_groups(), *self._population()]
+        if not self.study.endpoint.has_time:
+            return []
+        treatment = treatment_steps(self.study, self.dictionary, self._inputs(""))
+        return [*self._risk_groups(), *self._drafted(treatment, "all", {}, optional=True), *self._population()]
 
     def _population(self) -> list[PlanStep]:
         """Return the step that says where the patients lie; a site's own histogram would show single patients."""
@@ -321,11 +350,17 @@ class _Compiler:
         ]  # fmt: skip
 
     def _risk_groups(self) -> list[PlanStep]:
+        groups = self._step(
+            "risk_groups", "risk_groups", "all", "Where to cut the log hazard into low, middle and high risk.",
+            inputs=self._inputs("", baseline=False), optional=True,
+        )  # fmt: skip
+        if self.study.endpoint.has_competing:
+            settings = {"ties": self.study.model.ties, **self._fixed_penalties()}
+            method, to_fit = _FIT_METHODS[self.study.model.method], self._inputs("", fitted=False)
+            drafts = competing_steps(self.study, method, settings, to_fit, self._inputs(""))
+            return [groups, *self._drafted(drafts, "all", {}, optional=True)]
         return [
-            self._step(
-                "risk_groups", "risk_groups", "all", "Where to cut the log hazard into low, middle and high risk.",
-                inputs=self._inputs("", baseline=False), optional=True,
-            ),
+            groups,
             self._step(
                 "kaplan_meier", "kaplan_meier", "all",
                 "Observed and predicted survival of the three risk groups (patients who trained the model).",
@@ -366,13 +401,20 @@ class _Compiler:
             split_settings: Of the step that looks at `split`.
         """
         inputs = self._inputs(fitted)
+        if not self.study.endpoint.has_time:
+            drafts = outcome_judging(self.study, self.dictionary, prefix, self._fixed_penalties(), inputs)
+            return [
+                self._drafted([draft], split if draft.is_split else cohort,
+                              split_settings if draft.is_split else judged_settings, optional=True)[0]
+                for draft in drafts
+            ]  # fmt: skip
         local = {
             "method": self.study.model.method,
             "ties": self.study.model.ties,
             "standardise": self.study.model.standardise,
             "penalties": self._fixed_penalties().get("penalties"),
         }
-        return [
+        steps = [
             self._step(
                 f"{prefix}concordance", "concordance", cohort,
                 "Pairs of unseen patients of one site in the right order.",
@@ -393,14 +435,14 @@ class _Compiler:
                 judged_settings, inputs=inputs, optional=True,
             ),
         ]  # fmt: skip
+        # With competing events the survival of one cause alone is nobody's.
+        return [step for step in steps if step.method != "brier" or not self.study.endpoint.has_competing]
 
     def _inputs(self, prefix: str, *, fitted: bool = True, baseline: bool = True) -> dict[str, str]:
-        inputs = {
-            "mean": f"{prefix}moments.mean",
-            "scale": f"{prefix}moments.scale",
-            "edges": f"{prefix}grid.edges",
-            "n_intervals": f"{prefix}grid.n_intervals",
-        }
+        has_time = self.study.endpoint.has_time
+        inputs = {"mean": f"{prefix}moments.mean", "scale": f"{prefix}moments.scale"}
+        if has_time:
+            inputs |= {"edges": f"{prefix}grid.edges", "n_intervals": f"{prefix}grid.n_intervals"}
         for layer in self.layers:
             inputs |= {
                 f"{layer.name}_{array}": f"{prefix}moments.{layer.name}_{array}" for array in ("mean", "scale")
@@ -409,11 +451,25 @@ class _Compiler:
                 inputs[f"{layer.name}_loadings"] = f"{prefix}components.{layer.name}_loadings"
         if not fitted:
             chosen = {"penalties": f"{prefix}penalties.penalties"} if self.study.model.tunes_penalty else {}
-            return inputs | chosen | {"events": f"{prefix}grid.events"}
+            return inputs | chosen | ({"events": f"{prefix}grid.events"} if has_time else {})
+        if not has_time:
+            return inputs | {"alpha": f"{prefix}fit.alpha", "beta": f"{prefix}fit.beta"}
         inputs["beta"] = f"{prefix}fit.{'weights' if self.network else 'beta'}"
         if baseline:
             inputs["cumulative_hazard"] = f"{prefix}baseline.cumulative_hazard"
         return inputs
+
+    def _drafted(
+        self, drafts: Sequence[StepDraft], cohort: CohortPart, settings: Mapping[str, Any], *, optional: bool
+    ) -> list[PlanStep]:
+        """Return the steps of other endpoints, with their shapes."""
+        return [
+            self._step(
+                draft.name, draft.method, cohort, draft.purpose, {**draft.settings, **settings},
+                inputs=draft.inputs, optional=optional,
+            )
+            for draft in drafts
+        ]  # fmt: skip
 
     def _fixed_penalties(self) -> dict[str, list[float]]:
         """Return the setting `penalties` of a fit; none where cross-validation chooses them."""

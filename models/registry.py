@@ -12,13 +12,17 @@ from models.components import Components
 from models.concordance import Concordance
 from models.cox import Cox
 from models.cox_stratified import CoxStratified
+from models.cumulative_incidence import CumulativeIncidence
 from models.event_grid import EventGrid
 from models.hazard import Hazard
 from models.hazard_lbfgs import HazardLbfgs
 from models.kaplan_meier import KaplanMeier
+from models.logistic import logistic
 from models.moments import Moments
-from models.penalty_search import PenaltySearch
+from models.multinomial import Multinomial
 from models.network import HazardNetwork
+from models.outcome_scores import OutcomeScores, OutcomeSiteOnly, OutcomeSlope
+from models.penalty_search import PenaltySearch
 from models.population import Population
 from models.private_baseline import PrivateBaseline
 from models.private_grid import PrivateGrid
@@ -27,6 +31,7 @@ from models.private_moments import PrivateMoments
 from models.risk_groups import RiskGroups
 from models.site_only import SiteOnly
 from models.step import Context, Step
+from models.treatment_response import TreatmentResponse
 
 METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
     {
@@ -51,5 +56,12 @@ METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
         "site_only": SiteOnly,
         "brier": Brier,
         "calibration_slope": CalibrationSlope,
+        "logistic": logistic,
+        "multinomial": Multinomial,
+        "outcome_scores": OutcomeScores,
+        "outcome_site_only": OutcomeSiteOnly,
+        "outcome_slope": OutcomeSlope,
+        "cumulative_incidence": CumulativeIncidence,
+        "treatment_response": TreatmentResponse,
     }
 )
