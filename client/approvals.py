@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,6 +40,7 @@ from client.settings import SiteSettings, load_settings
 from client.state import SitePaths
 from models.compile import CODE_VERSION, compile_plan
 from privacy.approval import sign_approval
+from privacy.differencing import MIN_SITES, plan_fault
 from privacy.gate import Floors
 from privacy.ledger import Event, Ledger
 from privacy.storage import storage_error, sync_folder
@@ -51,7 +52,7 @@ from schemas.study import study_faults
 __all__ = [
     "Approval", "ApprovalError", "Approvals", "PlanStatus", "RosterDecision", "RosterStatus", "SignedApproval",
     "approve", "current_verdict", "find_plan", "gate_floors", "is_paused", "list_plans", "load_approvals",
-    "load_plan", "pause", "resume", "verify_plan", "withdraw",
+    "load_plan", "pause", "resume", "verify_plan", "verify_sites", "withdraw",
 ]  # fmt: skip
 
 DAYS = 365
@@ -74,6 +75,8 @@ def verify_plan(plan: Plan, floors: Floors) -> Code | None:
         or terms.min_events_per_interval < floors.min_events_per_interval
     ):
         return Code.PLAN_BELOW_FLOOR
+    if plan_fault(plan, MIN_SITES) is not None:  # how many there are, the set-up says (`verify_sites`)
+        return Code.PLAN_BELOW_FLOOR
     try:
         if study_faults(plan.study, plan.dictionary):  # `archipel study check` refuses such a study; a hub need not
             return Code.PLAN_NOT_OURS
@@ -81,6 +84,15 @@ def verify_plan(plan: Plan, floors: Floors) -> Code | None:
     except Exception:  # whatever the hub put into a study that no compiler accepts
         return Code.PLAN_NOT_OURS
     return None if ours.hash == plan.hash else Code.PLAN_NOT_OURS
+
+
+def verify_sites(plan: Plan, sites: Sequence[str]) -> Code | None:
+    """Judge whom the hub invites: the difference of two sums of the plan must cover three sites.
+
+    Returns:
+        Why a run over these sites is refused, or None.
+    """
+    return Code.SITES_TOO_FEW if plan_fault(plan, len(set(sites))) == "sites" else None
 
 
 def gate_floors(settings: SiteSettings) -> Floors:

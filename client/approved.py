@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Callable
 
 from client.answers import Answers
-from client.approvals import current_verdict, load_approvals
+from client.approvals import current_verdict, load_approvals, verify_sites
 from client.peers import load_peers, roster_verdict
 from client.questions import RefusedError, Request, read_sent_plan, read_sent_roster, refuse_if
 from client.received import load_plan, receive_plan, receive_roster
@@ -64,6 +64,7 @@ class Approved:
         refuse_if(code)
         if isinstance(request, SetupRequest):
             refuse_if(gate.admit_setup(request, plan))
+            refuse_if(verify_sites(plan, request.sites))
             receive_plan(self._paths, plan, load_approvals(self._paths).by_hash)
         roster_hash = self._known_roster(request, plan) if gate.is_masked(plan) else None
         refuse_if(current_verdict(self._paths, plan, today, roster_hash))

@@ -111,7 +111,7 @@ def plan_fault(plan: Plan, n_sites: int) -> Literal["sites", "patients"] | None:
 
     Args:
         plan: To be approved.
-        n_sites: On the roster.
+        n_sites: Of the run; `MIN_SITES` where they are not known yet.
 
     Returns:
         What is too few, or None.

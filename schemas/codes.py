@@ -50,6 +50,7 @@ class Code(StrEnum):
     TOO_FEW_PATIENTS = "TOO_FEW_PATIENTS"
     COHORT_TOO_CLOSE = "COHORT_TOO_CLOSE"
     SITES_TOO_CLOSE = "SITES_TOO_CLOSE"
+    SITES_TOO_FEW = "SITES_TOO_FEW"
     BUDGET_NOT_SET = "BUDGET_NOT_SET"
     BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
     BUDGET_BROKEN = "BUDGET_BROKEN"
@@ -128,6 +129,9 @@ SENTENCES: dict[Code, str] = {
     "ledger, so nothing leaves under differential privacy: its administrator finds the reason in the site's log.",
     Code.HONEST_SITES_TOO_FEW: "The study counts on the noise of more honest sites (`honest_sites`) than this list "
     "of sites guarantees: a run that lost a site needs all of them back; otherwise ask for fewer in the study.",
+    Code.SITES_TOO_FEW: "The plan asks for sums over all patients and over some of them, and with fewer than three "
+    "sites the difference of two sums would be one or two sites' own: launch it with three sites or more, or write "
+    "`folds = 0` in the study.",
     Code.TABLES_REFUSED: "The site's tables do not pass the check: there, run `archipel site check`.",
     Code.TABLES_CHANGED: "The site's tables changed during the run: launch a new run.",
     Code.STEP_FAILED: "The site could not compute this step: its administrator finds the reason in the site's log.",

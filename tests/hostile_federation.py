@@ -157,13 +157,13 @@ class HostileHub(SecureHub):
 
 
 # ---------------------------------------------------------------- studies and tables
-def plan_of(name: str, *, youngest: float = 18.0, secure_sum: bool = True) -> Plan:
-    """The moments, grid and fit of everybody of an age."""
+def plan_of(name: str, *, youngest: float = 18.0, secure_sum: bool = True, folds: int = 0) -> Plan:
+    """The moments, grid and fit of everybody of an age, and perhaps an evaluation."""
     study = small_study(
         name=name,
         eligibility=Eligibility(criteria=(Criterion(column="age_years", op=">=", value=youngest),)),
         model=Model(covariates=("age_years", "sex"), penalty=0.1),
-        evaluation=Evaluation(folds=0),
+        evaluation=Evaluation(folds=folds),
         privacy=Privacy(secure_sum=secure_sum),
     )
     return compile_plan(study, small_dictionary())

@@ -23,6 +23,7 @@ from client.approvals import (
     pause,
     resume,
     verify_plan,
+    verify_sites,
     withdraw,
 )
 from client.received import receive_plan
@@ -136,6 +137,14 @@ def test_what_this_installation_compiles_is_ours() -> None:
     assert verify_plan(our_plan(evaluation=Evaluation(folds=5)), Floors()) is None
 
 
+def test_a_plan_with_held_out_patients_is_not_run_over_two_sites() -> None:
+    with_evaluation = our_plan(evaluation=Evaluation(folds=5))
+    assert verify_sites(with_evaluation, ("A", "B")) is Code.SITES_TOO_FEW
+    assert verify_sites(with_evaluation, ("A", "B", "B")) is Code.SITES_TOO_FEW
+    assert verify_sites(with_evaluation, ("A", "B", "C")) is None
+    assert verify_sites(our_plan(evaluation=Evaluation(folds=0)), ("A", "B")) is None
+
+
 @pytest.mark.parametrize(
     ("situation", "plan", "floors", "code"),
     [
@@ -214,7 +223,7 @@ def test_every_decision_stands_in_the_ledger_with_its_person(paths: SitePaths) -
     assert (found[0].study, found[0].rule) == ("small-study", "until 2026-11-21")
 
 
-@pytest.mark.parametrize("which", ["", "abc", "f" * 64, OURS.hash[:5], OURS.hash[:6].upper(), "nowhere.json"])
+@pytest.mark.parametrize("which", ["", "abc", "f" * 64, OURS.hash[:5], OURS.hash.upper(), "nowhere.json"])
 def test_a_plan_that_is_not_there_is_named(paths: SitePaths, which: str) -> None:
     with pytest.raises(ApprovalError, match="archipel site plans"):
         find_plan(paths.home, which)

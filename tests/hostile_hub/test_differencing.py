@@ -18,7 +18,7 @@ import pytest
 from archipel.alive import is_alive, running_children
 from client.optout import OPTOUT_FILE
 from schemas.codes import Code
-from schemas.messages import Reply
+from schemas.messages import Reply, SetupRequest
 from schemas.plan import Plan
 from tests.hostile_federation import (
     N_OF_18,
@@ -80,6 +80,16 @@ def test_a_second_list_of_survivors_is_refused_after_every_process_was_killed(hu
         hub, hub.send_all(dict.fromkeys(SITES[:3], second)), Code.SECURE_SUM_REFUSED, "stands by another list"
     )
     assert hub.to_all(hub.list_request(*hub.round, all_alive)) == given, "the same bytes as before"
+
+
+def test_all_patients_and_then_those_that_train_are_not_for_two_sites(federation: HostileFederation) -> None:
+    plan = plan_of("two-in-clear", secure_sum=False, folds=5)
+    federation.approve(plan, SITES)
+    run = HostileHub(plan, roster_of(federation), federation=federation)
+    everybody = SetupRequest(run.run_id, plan.hash, SITES, plan.content.decode())
+    two = replace(everybody, run_id=f"{run.run_id}-two", sites=SITES[:2])
+    assert_refused(run, run.send_all(dict.fromkeys(SITES[:2], two)), Code.SITES_TOO_FEW)
+    assert {reply.status for reply in run.to_all(everybody).values()} == {"ok"}
 
 
 # ---------------------------------------------------------------- other patients
