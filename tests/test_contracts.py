@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,21 @@ from tests.test_names import PACKAGES, ROOT
 LAYERS = "archipel -> client | server -> models | privacy -> schemas"
 FLOWER = "flwr stays at the edge: six modules know it"
 TABLES = "the hub reads no patient table: pandas, pyarrow only in client, archipel"
+SECRETS = "the hub holds no secret of a site: its half of the secure sum, its signature, gate, ledger, budget, noise"
 TORCH = "torch only in models"
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+(SITE_ONLY,) = (contract["forbidden_modules"] for contract in CONTRACTS if contract["name"] == SECRETS)
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
-    """Six empty packages under our contracts."""
+    """Six empty packages under our contracts, with the modules that these name."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for package in PACKAGES:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
+    for module in [*SITE_ONLY, "privacy.secure_total"]:
+        (tmp_path / module.replace(".", "/")).with_suffix(".py").touch()
     return tmp_path
 
 
@@ -35,7 +41,7 @@ def broken_contracts(house: Path) -> set[str]:
     )
     assert "Contracts:" in done.stdout, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    return {name for name in (LAYERS, FLOWER, TABLES, TORCH) if f"{name} BROKEN" in lines}
+    return {name for name in (LAYERS, FLOWER, TABLES, SECRETS, TORCH) if f"{name} BROKEN" in lines}
 
 
 BREACHES = [
@@ -50,6 +56,8 @@ BREACHES = [
     ("archipel/cli.py", "def main():\n    import flwr", {FLOWER}),
     ("server/store.py", "import pandas", {TABLES}),
     ("models/hazard.py", "import pyarrow.parquet", {TABLES}),
+    ("server/rounds.py", "from privacy import secure_sum", {SECRETS}),
+    ("server/app.py", "def main():\n    import privacy.approval", {SECRETS}),
     ("client/runner.py", "import torch", {TORCH}),
 ]
 
@@ -61,6 +69,8 @@ ALLOWED = [
     ("server/app.py", "import flwr, models"),
     ("server/launcher.py", "from flwr.app import Message"),
     ("server/superlink.py", "import flwr"),
+    ("server/secure_rounds.py", "from privacy import secure_total"),
+    ("client/secure.py", "from privacy import secure_sum, approval"),
     ("schemas/wire.py", "import flwr"),
     ("models/network.py", "import torch"),
 ]
