@@ -9,6 +9,8 @@ gate's form, finiteness and bounds (`privacy.gate.admit`, which runs first) this
 - coefficients, per standard deviation, are no longer than `Limits.norm`, nor in the site's own units than
   `Limits.site_norm` (a tiny `scale` would make small numbers large), and at most `Limits.step` from the last that
   were answered;
+- of wide layers, bases, units and loadings are those of an honest run (`privacy.inbound_layers`), and coefficients of
+  components are measured by the spread of the site's own scores;
 - a fit is asked at no more than `Limits.points` different points (coefficients and baseline hazards): m patients that
   leave in one interval can be solved for from about m + 1 of them, each perfectly ordinary (attack 9);
 - the sums over risk sets that the hub returns for Cox's weights are not below the site's own, and what they hold
@@ -31,6 +33,18 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from privacy.inbound_layers import (
+    Columns,
+    array_holds,
+    bases_hold,
+    columns_of,
+    feature_moments,
+    layers_of,
+    lengths,
+    released_sums,
+    score_moments,
+    squared_lengths,
+)
 from schemas.codes import Code
 from schemas.design import DesignColumn, design_columns
 from schemas.messages import RoundRequest
@@ -40,6 +54,7 @@ Floats = NDArray[np.float64]
 Arrays = Mapping[str, Floats]
 
 _RISK_SETS = ("events", "s0", "d0")
+_LARGEST_KEPT = 4096
 _ASKED = "asked"  # which folds a round of a folded step asks; the others stand idle (`models.folded`)
 
 
@@ -71,7 +86,8 @@ class Seen:
     Attributes:
         given: ``step.array`` of an earlier step -> as first sent.
         searched: ``step.array`` of a fit -> as last sent; one row a fold where the step is folded.
-        own: ``step.array`` -> what this site released: its spread of the covariates, its sums over risk sets.
+        own: ``step.array`` -> what this site released: its spread of the covariates, its sums over risk sets; and
+            what follows from it, the spread of its scores.
         points: For each fit (and fold) the digests of the points at which it was asked. Keep them over all runs of
             a plan: an honest second run asks at the same ones.
     """
@@ -126,7 +142,10 @@ def judge(request: RoundRequest, plan: Plan, seen: Seen, limits: Limits | None =
         return Code.REQUEST_CONTRADICTS
     if not _risk_sets_hold(request.arrays, part, step, plan, seen, limits):
         return Code.REQUEST_CONTRADICTS
-    if not _search_holds(request.arrays, part, step, seen, limits):
+    if not bases_hold(request.arrays, list(layers_of(plan)), _asked(request.arrays)):
+        return Code.REQUEST_TOO_FAR
+    seen = _with_moments(request.arrays, part, step, plan, seen)
+    if not _search_holds(request.arrays, part, step, plan, seen, limits):
         return Code.REQUEST_TOO_FAR
     remembered = _remembered(request.arrays, part, step, seen)
     if any(len(points) > limits.points for points in remembered.points.values()):
@@ -145,6 +164,7 @@ def learned(seen: Seen, request: RoundRequest, summand: Arrays) -> Seen:
     own: dict[str, Floats] = {}
     if {"n_observed", "total", "total_squares"} <= set(summand):
         own[f"{request.step}.spread"] = _spread(summand)
+    own |= released_sums(request.step, summand)
     if "s0" in summand:
         for name in set(_RISK_SETS) & set(summand):
             key = f"{request.step}.{name}"
@@ -190,28 +210,73 @@ def _given_hold(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen: 
     for name, source in sources_of(part, step).items():
         known = seen.given.get(source)
         if known is not None:
-            if not np.array_equal(known, sent[name]):
+            if not np.array_equal(known, _compact(sent[name]) if known.shape != sent[name].shape else sent[name]):
                 return False
-        elif not _is_plausible(name, sent, source, plan, seen, limits):
+        elif not _is_plausible(name, sent, step, plan, seen, limits):
             return False
     return True
 
 
-def _is_plausible(name: str, sent: Arrays, source: str, plan: Plan, seen: Seen, limits: Limits) -> bool:
+def _is_plausible(name: str, sent: Arrays, step: PlanStep, plan: Plan, seen: Seen, limits: Limits) -> bool:
     """Whether an array that is sent for the first time can be what that earlier step found."""
+    source = step.inputs[name]
     if name == "mean":
         return _in_ranges(sent["mean"], plan, of_scale=False)
     if name == "scale":
         return _in_ranges(sent["scale"], plan, of_scale=True)
     if name == "beta":  # a fitted model: not far from where its fit was last asked
         last = seen.searched.get(source)
-        return last is None or bool((_lengths(sent["beta"] - last) <= limits.step).all())
+        if last is None:
+            return True
+        moments = _layer_moments(step, seen)
+        return bool((lengths(sent["beta"] - last, columns_of(plan), moments) <= limits.step).all())
+    layer, _, array = name.rpartition("_")
+    layers = layers_of(plan)
+    if layer in layers and array in ("mean", "scale", "loadings"):
+        basis = seen.searched.get(f"{source.partition('.')[0]}.{layer}_basis")
+        return array_holds(layers[layer], array, sent[name], basis, plan)
     return True
 
 
+def _with_moments(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen: Seen) -> Seen:
+    """Return `seen` with the spread of this site's scores, from when loadings first come; the basis then goes."""
+    sources, own, searched = sources_of(part, step), dict(seen.own), dict(seen.searched)
+    for layer in layers_of(plan).values():
+        source = sources.get(f"{layer.name}_loadings" if layer.n_components else f"{layer.name}_scale")
+        if source is None or source in own:
+            continue
+        made_by = f"{source.partition('.')[0]}.{layer.name}"
+        basis, gram = searched.pop(f"{made_by}_basis", None), own.pop(f"{made_by}_gram", None)
+        sums = own.get(f"{made_by}_sums")
+        if basis is not None and gram is not None:
+            own[source] = score_moments(sent[f"{layer.name}_loadings"], basis, gram)
+        elif not layer.n_components and sums is not None:
+            own[source] = feature_moments(sums, sent[f"{layer.name}_mean"], sent[f"{layer.name}_scale"])
+    return replace(seen, own=own, searched=searched)
+
+
+def _layer_moments(step: PlanStep, seen: Seen) -> dict[str, Floats]:
+    """Return layer -> what `_with_moments` found, for the layers of which this site has released anything."""
+    found = {}
+    for name, source in step.inputs.items():
+        layer, _, array = name.rpartition("_")
+        if array in ("loadings", "scale") and source in seen.own:
+            found[layer] = seen.own[source]
+    return found
+
+
 def _in_ranges(values: Floats, plan: Plan, *, of_scale: bool) -> bool:
-    """Whether means lie in the dictionary's ranges, or standard deviations are at most half of them (Popoviciu)."""
+    """Whether means lie in the dictionary's ranges, or standard deviations are at most half of them (Popoviciu).
+
+    Columns that stand for wide layers are not scaled again: their mean is 0 and their scale 1.
+    """
     columns = design_columns(plan.study, plan.dictionary)
+    n_covariates = columns_of(plan).n_covariates
+    if not bool((values[..., n_covariates:] == float(of_scale)).all()):
+        return False
+    if not n_covariates:
+        return True
+    columns, values = columns[:n_covariates], values[..., :n_covariates]
     low, high = (np.array(end, dtype=np.float64) for end in zip(*(_range(plan, c) for c in columns), strict=True))
     if of_scale:
         return bool(((values > 0) & ((values <= (high - low) / 2 * (1 + 1e-9)) | (values == 1))).all())
@@ -229,35 +294,54 @@ def _range(plan: Plan, design_column: DesignColumn) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------- what a fit is asked
-def _search_holds(sent: Arrays, part: PartSpec, step: PlanStep, seen: Seen, limits: Limits) -> bool:
+def _search_holds(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen: Seen, limits: Limits) -> bool:
     if "alpha" in sent:
         low, high = limits.log_baseline
         if not bool(((sent["alpha"] >= low) & (sent["alpha"] <= high)).all()):
             return False
     if "beta" not in sent:
         return True
-    asked = _asked(sent)
+    asked, columns = _asked(sent), columns_of(plan)
     beta = np.atleast_2d(sent["beta"])[asked]
-    if not bool((_lengths(beta) <= limits.norm).all()):
+    moments = {name: _where(own, asked) for name, own in _layer_moments(step, seen).items()}
+    if not bool((lengths(beta, columns) <= limits.norm).all()):
         return False
-    moments = step.inputs.get("scale", "").partition(".")[0]
-    spread = seen.own.get(f"{moments}.spread")
-    if spread is not None and "scale" in sent:
-        ratio = np.atleast_2d(spread / sent["scale"])
-        ratio = ratio[asked] if ratio.shape[0] == asked.size else ratio
-        if not bool((_lengths(beta * ratio) <= limits.site_norm).all()):
-            return False
+    if not bool((_site_lengths(beta, sent, step, seen, columns, moments) <= limits.site_norm).all()):
+        return False
     last = seen.searched.get(f"{step.name}.beta")
     if last is None or "beta" in sources_of(part, step):
         return True
     known = np.atleast_2d(last)[asked]
-    return bool((_lengths(beta - known) <= limits.step).all())
+    return bool((lengths(beta - known, columns, moments) <= limits.step).all())
+
+
+def _site_lengths(
+    beta: Floats, sent: Arrays, step: PlanStep, seen: Seen, columns: Columns, moments: Arrays
+) -> Floats:
+    """Return the (F,) lengths of coefficients per standard deviation of this site's own patients."""
+    squares = squared_lengths(beta, columns, moments, of_features=True)
+    spread = seen.own.get(f"{step.inputs.get('scale', '').partition('.')[0]}.spread")
+    if spread is not None and "scale" in sent:
+        covariates = slice(0, columns.n_covariates)
+        ratio = _where(np.atleast_2d(spread / sent["scale"][..., covariates]), _asked(sent))
+        squares = squares + ((beta[:, covariates] * ratio) ** 2).sum(axis=-1)
+    return np.sqrt(squares)
+
+
+def _where(own: Floats, asked: NDArray[np.bool_]) -> Floats:
+    """Return the folds of an array that are asked; an array without folds as it is."""
+    return own[asked] if own.shape[0] == asked.size else own
 
 
 def _remembered(sent: Arrays, part: PartSpec, step: PlanStep, seen: Seen) -> Seen:
     sources = sources_of(part, step)
-    given = {source: sent[name] for name, source in sources.items() if source not in seen.given}
-    remembered = replace(seen, given={**seen.given, **given})
+    given = {source: _compact(sent[name]) for name, source in sources.items() if source not in seen.given}
+    bases = {
+        f"{step.name}.{name}": sent[name]
+        for name in sent
+        if name.endswith("_basis") and any(spec.name == name.removesuffix("basis") + "gram" for spec in part.releases)
+    }
+    remembered = replace(seen, given={**seen.given, **given}, searched={**seen.searched, **bases})
     if "beta" not in sent or "beta" in sources:
         return remembered
     name, asked = f"{step.name}.beta", _asked(sent)
@@ -269,7 +353,7 @@ def _remembered(sent: Arrays, part: PartSpec, step: PlanStep, seen: Seen) -> See
         searched = [np.atleast_2d(sent[each])[fold] for each in ("alpha", "beta") if each in sent]
         digest = hashlib.sha256(np.concatenate(searched).tobytes()).hexdigest()
         points[key] = points.get(key, frozenset()) | {digest}
-    return replace(remembered, searched={**seen.searched, name: beta}, points=points)
+    return replace(remembered, searched={**remembered.searched, name: beta}, points=points)
 
 
 def _risk_sets_hold(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen: Seen, limits: Limits) -> bool:
@@ -304,8 +388,12 @@ def _where_asked(sent: Arrays, now: Floats, before: Floats | None) -> Floats:
     return np.where(_asked(sent).reshape(-1, *(1,) * (now.ndim - 1)), now, before)
 
 
-def _lengths(beta: Floats) -> Floats:
-    return np.asarray(np.linalg.norm(np.atleast_2d(beta), axis=-1), dtype=np.float64)
+def _compact(array: Floats) -> Floats:
+    """Return a large array's digest in its place: what comes in every round need not be kept whole."""
+    if array.size <= _LARGEST_KEPT:
+        return array
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
+    return np.frombuffer(digest, dtype=np.uint8).astype(np.float64)
 
 
 def _spread(moments: Arrays) -> Floats:
