@@ -25,6 +25,7 @@ from models.endpoint_plan import (
     treatment_steps,
 )
 from models.folded import Folded
+from models.plan_limits import name_faults, size_faults
 from models.population import counted_settings
 from models.preparation import Preparation, covariates_of
 from models.private_plan import private_faults, private_steps
@@ -86,10 +87,14 @@ def compile_plan(
         return _private_plan(study, dictionary, exact_times, evaluation=evaluation)
     if study.model.tunes_penalty and not study.privacy.secure_sum:
         raise FaultsError(study.name, [_CLEAR_FOLDS])
+    if taken := name_faults(study):
+        raise FaultsError(study.name, taken)
     compiler = _Compiler(study, dictionary, exact_times, penalty_events)
     steps = compiler.fit("", "all") + (compiler.figures() if figures else [])
     if evaluation and study.evaluation.folds:
         steps += compiler.cross_validation() if study.privacy.secure_sum else compiler.held_out_part()
+    if too_large := size_faults(study, steps):
+        raise FaultsError(study.name, too_large)
     return Plan(code_version=CODE_VERSION, study=study, dictionary=dictionary, steps=tuple(steps))
 
 
