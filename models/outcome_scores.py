@@ -259,19 +259,8 @@ class OutcomeSlope:
         log_odds = sent["fit_alpha"] + sent["fit_beta"][0] * of_model
         if not can_evaluate(np.abs(log_odds)):
             return refused(releases, "log_likelihood", cohort.n_patients)
-        logs = log_probabilities(log_odds)
-        y = indicators(outcome_of(cohort), self._m + 1)
-        chance = np.exp(logs[:, 1:])
-        design = np.concatenate(  # (n, m, m + 1): each category's own intercept, and the common slope
-            (np.broadcast_to(np.eye(self._m), (len(y), self._m, self._m)), of_model[:, :, None]), axis=2
-        )
-        weight = np.einsum("nc,cd->ncd", chance, np.eye(self._m)) - chance[:, :, None] * chance[:, None, :]
-        answer = {
-            "n_patients": np.array(float(cohort.n_patients)),
-            "log_likelihood": np.array((y * logs).sum()),
-            "gradient": np.einsum("nc,ncq->q", y[:, 1:] - chance, design),
-            "hessian": packed(np.einsum("ncq,ncd,ndr->qr", design, weight, design)),
-        }
+        sums = _slope_sums(outcome_of(cohort), of_model, log_odds)
+        answer = {"n_patients": np.array(float(cohort.n_patients)), **sums}
         return answer if within_bounds(releases, answer) else refused(releases, "log_likelihood", cohort.n_patients)
 
     def finish(self, part: str, state: Arrays, inputs: Arrays, total: Arrays) -> Turn:
@@ -324,6 +313,49 @@ class _Sent:
 
     def log_odds(self, cohort: Cohort, sent: Arrays) -> Floats:
         return log_odds_of(self._preparation.matrix(cohort, sent), sent["alpha"], sent["beta"])
+
+
+def _slope_sums(outcome: Floats, of_model: Floats, log_odds: Floats) -> dict[str, Floats]:
+    """Return log-likelihood, gradient and packed information of the calibration fit.
+
+    Args:
+        outcome: (n,) codes.
+        of_model: (n, m) log odds of the model that is judged.
+        log_odds: (n, m) of the calibration fit.
+    """
+    m = log_odds.shape[1]
+    logs = log_probabilities(log_odds)
+    y, chance = indicators(outcome, m + 1), np.exp(logs[:, 1:])
+    # (n, m, m + 1): each category's own intercept, and the common slope.
+    own = np.broadcast_to(np.eye(m), (len(y), m, m))
+    design = np.concatenate((own, of_model[:, :, None]), axis=2)
+    weight = chance[:, :, None] * (np.eye(m) - chance[:, None, :])
+    return {
+        "log_likelihood": np.array((y * logs).sum()),
+        "gradient": np.einsum("nc,ncq->q", y[:, 1:] - chance, design),
+        "hessian": packed(np.einsum("ncq,ncd,ndr->qr", design, weight, design)),
+    }
+
+
+def outcome_calibration_slope(outcome: Floats, log_odds: Floats) -> tuple[float, float]:
+    """Return the calibration slope of predicted log odds, and its standard error, where all of them are in one place.
+
+    Args:
+        outcome: (n,) codes of patients that the model has not seen.
+        log_odds: (n, m) that the model gives them.
+
+    Raises:
+        DivergedError: When the log odds separate the outcomes perfectly.
+    """
+    m = log_odds.shape[1]
+    centre = log_odds.mean(axis=0)
+    step = OutcomeSlope(Context((), 1, (), {"outcomes": [""] * (m + 1)}))
+    turn = step.begin({"alpha": centre})
+    while turn.ask is not None:
+        asked = turn.state["fit_alpha"] + turn.state["fit_beta"][0] * (log_odds - centre)
+        total = {"n_patients": np.array(float(len(outcome))), **_slope_sums(outcome, log_odds - centre, asked)}
+        turn = step.finish(turn.ask, turn.state, {}, total)
+    return float(turn.state["slope"]), float(turn.state["slope_se"])
 
 
 def _counted(pairs: Floats, n_patients: int) -> dict[str, Floats]:
