@@ -267,7 +267,7 @@ class _Compiler:
         named = [layer for layer in self.layers if layer.n_components]
         if not named:
             return []
-        what = ", ".join(f"{one.n_components} components of {one.n_features} {one.name} features" for one in named)
+        what = ", ".join(f"{one.n_components} components of {one.n_features:,} {one.name} features" for one in named)
         inputs = {
             f"{layer.name}_{array}": f"{prefix}moments.{layer.name}_{array}"
             for layer in named

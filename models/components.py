@@ -68,9 +68,8 @@ class Components:
             products.append(_product_spec(layer))
             rotation += _rotation_specs(layer)
         return (
-            # Once more than needed: a site may leave, and the others are asked again.
-            PartSpec(name="products", sends=tuple(sends), releases=tuple(products), times=self._iterations + 1),
-            PartSpec(name="rotation", sends=tuple(sends), releases=tuple(rotation), times=2),
+            PartSpec(name="products", sends=tuple(sends), releases=tuple(products), times=self._iterations),
+            PartSpec(name="rotation", sends=tuple(sends), releases=tuple(rotation), times=1),
         )
 
     def begin(self, inputs: Arrays) -> Turn:
@@ -158,7 +157,7 @@ def _basis_spec(layer: LayerDesign) -> ArraySpec:
 
 
 def _product_spec(layer: LayerDesign) -> ArraySpec:
-    what = f"{layer.n_components} components of {layer.n_features} {layer.name} features"
+    what = f"{layer.n_components} components of {layer.n_features:,} {layer.name} features"
     return ArraySpec(
         name=f"{layer.name}_product",
         shape=(layer.n_features, width_of(layer)),

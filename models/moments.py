@@ -141,7 +141,7 @@ def patients_behind(cohort: Cohort, layer: LayerDesign, floor: int) -> int:
 def _layer_releases(layer: LayerDesign) -> list[ArraySpec]:
     shape, name = (layer.n_features,), layer.name
     logs = layer.transform != "none"
-    what = f"each of {layer.n_features} {name} features" + (" (logarithms)" if logs else "")
+    what = f"each of {layer.n_features:,} {name} features" + (" (its logarithm)" if logs else "")
     return [
         ArraySpec(name=f"{name}_n_patients", shape=(), meaning=f"patients with layer {name}"),
         ArraySpec(name=f"{name}_observed", shape=shape, meaning=f"patients in whom {what} is known"),

@@ -102,7 +102,7 @@ def covariates_of(context: Context) -> tuple[DesignColumn, ...]:
 def layer_specs(layer: LayerDesign) -> tuple[ArraySpec, ArraySpec]:
     """Return what a site is sent to standardise a wide layer."""
     shape = (layer.n_features,)
-    what = f"of each of the {layer.n_features} {layer.name} features over all sites"
+    what = f"of each of the {layer.n_features:,} {layer.name} features over all sites"
     return (
         ArraySpec(name=f"{layer.name}_mean", shape=shape, meaning=f"mean {what}", bound=SUM_BOUND),
         ArraySpec(name=f"{layer.name}_scale", shape=shape, meaning=f"unit {what}; 0: left out", bound=SUM_BOUND),

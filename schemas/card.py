@@ -11,6 +11,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping
 
+from schemas.design import LayerDesign, layer_designs
 from schemas.dictionary import Column
 from schemas.plan import ArraySpec, PartSpec, Plan, PlanStep
 from schemas.roster import Roster, RosterSite, fingerprint
@@ -23,6 +24,9 @@ _METHODS = {
     "hazard": "grouped proportional hazards",
     "cox": "proportional hazards (Cox) on a common time grid",
     "cox-stratified": "proportional hazards (Cox) on a common time grid, stratified by site",
+    "hazard-network": "a network on grouped proportional hazards, one encoder for each layer",
+    "logistic": "logistic regression",
+    "multinomial": "multinomial regression",
 }
 _WHO = {
     "all": "all patients of the study",
@@ -164,7 +168,7 @@ def _identity(plan: Plan) -> list[str]:
         ("Ethics", study.ethics_reference or "(no reference stated)"),
         ("Contact", study.contact or "(not stated)"),
         ("Last day", str(study.expires) if study.expires else "none: until the approval is withdrawn"),
-        ("Model", _model(study)),
+        ("Model", _model(plan)),
         ("Evaluation", _evaluation(study)),
         ("Rounds", f"at most {plan.max_rounds} in a run"),
         ("Plan", f"{plan.hash}, made by Archipel {plan.code_version}"),
@@ -172,15 +176,24 @@ def _identity(plan: Plan) -> list[str]:
     return [line for label, value in pairs for line in _labelled(label, value)]
 
 
-def _model(study: Study) -> str:
+def _model(plan: Plan) -> str:
+    study = plan.study
     penalty = study.model.penalty
     values = list(penalty.values()) if isinstance(penalty, dict) else [penalty]
     how = "no penalty" if not any(values) else "penalised"
     if isinstance(penalty, dict):
         how += " (" + ", ".join(f"{layer} {value:g}" for layer, value in sorted(penalty.items())) + ")"
+    elif penalty == "cv":
+        how += ", how strongly each layer is chosen by cross-validation"
     elif penalty:
         how += f" ({penalty:g})"
-    return f"{_METHODS[study.model.method]}, {how}, {len(study.model.covariates)} covariates"
+    parts = [_METHODS[study.model.method], how, f"{len(study.model.covariates)} covariates"]
+    return ", ".join(parts + [_wide(layer) for layer in layer_designs(study, plan.dictionary)])
+
+
+def _wide(layer: LayerDesign) -> str:
+    what = f"{layer.n_features:,} {layer.name} features"
+    return f"{layer.n_components} components of {what}" if layer.n_components else f"all {what}"
 
 
 def _evaluation(study: Study) -> str:
@@ -225,7 +238,16 @@ def _columns(plan: Plan) -> list[str]:
         roles.setdefault(name, "covariate")
     for criterion in study.eligibility.criteria:
         roles.setdefault(criterion.column, "eligibility")
-    return [line for name, role in roles.items() for line in _column(plan.dictionary.column(name), name, role)]
+    lines = [line for name, role in roles.items() for line in _column(plan.dictionary.column(name), name, role)]
+    return lines + [line for layer in layer_designs(study, plan.dictionary) for line in _layer(layer, plan)]
+
+
+def _layer(layer: LayerDesign, plan: Plan) -> list[str]:
+    described = plan.dictionary.wide_layer(layer.name)
+    unit = described.unit if described is not None and described.unit else "numbers"
+    first, last = layer.features[0], layer.features[-1]
+    named = f"from {first} to {last}" if layer.n_features > 1 else first
+    return _item(f"layer {layer.name}: {layer.n_features:,} features, {named}; {unit}")
 
 
 def _column(column: Column | None, name: str, role: str) -> list[str]:
