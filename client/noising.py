@@ -96,6 +96,7 @@ class Noising:
             LedgerBrokenError: When the ledger is not what this site wrote.
         """
         self._settings = settings
+        self._ledger = paths.ledger
         self._budget: Budget | None = None
         self._is_broken = False
         if settings is None:
@@ -159,6 +160,10 @@ class Noising:
         if not verdict.allows:
             log.error("nothing leaves: %s", verdict.reason)
             raise RefusedError(Code.BUDGET_EXCEEDED)
+        if verdict.kind == "paid" and any(_key_of(one) == _key_of(charge) for one in _entered(self._ledger)):
+            # Paid, entered and yet without an answer: noise drawn anew would be a second release for one price.
+            log.error("the site's answers are older than its ledger, which holds a release of this round already")
+            raise RefusedError(Code.BUDGET_BROKEN)
         return noisy(summand, part, mu)
 
     def paid_for(self, kept: Kept, plan: Plan) -> Charge | None:
@@ -264,6 +269,11 @@ def price_of(plan: Plan, current: Account) -> Price:
 def limit_of(settings: DatasetBudget) -> Limit:
     """Return the site's limit as the budget knows it."""
     return Limit(settings.epsilon, settings.delta)
+
+
+def _key_of(charge: Charge) -> tuple[str, str, int]:
+    """Return the round that a charge is for."""
+    return charge.run, charge.step, charge.number
 
 
 def _entered(ledger: Path) -> list[Charge]:

@@ -243,6 +243,24 @@ def test_kept_numbers_that_nothing_was_paid_for_do_not_leave(tmp_path: Path, mon
     assert hub.send("A", request).code == Code.BUDGET_BROKEN
 
 
+def test_a_round_whose_answer_is_lost_gets_no_second_noise_for_one_price(tmp_path: Path) -> None:
+    """Answers were put back from an older copy than ledger and budget."""
+    sites, hub = ready(tmp_path, PLAN)
+    site = sites["A"]
+    site.guard.close()
+    older = {path: path.read_bytes() for path in site.paths.state.glob("answers.sqlite*")}
+    site.open()
+    first = ask_gradient(hub, 0)["A"]
+    site.guard.close()
+    for path in site.paths.state.glob("answers.sqlite*"):
+        path.unlink()
+    for path, content in older.items():
+        path.write_bytes(content)
+    site.open()
+    again = hub.send("A", hub.value_request(*GRADIENT, 0, sent(PLAN, *GRADIENT)))
+    assert (first.status, again.status, again.code) == ("ok", "refused", Code.BUDGET_BROKEN)
+
+
 # ---------------------------------------------------------------- for the person who approves
 def site_settings(folder: Path, budget: DatasetBudget | None = None) -> SiteSettings:
     return SiteSettings(
