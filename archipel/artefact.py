@@ -24,7 +24,8 @@ from schemas.artefact import (
 )
 from schemas.design import design_columns, layer_designs, treatment_column
 from schemas.plan import Plan
-from schemas.result import SHOWN_FROM, Result, shown_count
+from schemas.result import Result
+from schemas.shown import HIDDEN, at_least, shown_count
 
 __all__ = ["NOT_FOR", "artefact_bytes", "make_artefact"]
 
@@ -69,7 +70,7 @@ def make_artefact(arrays: Mapping[str, Floats], result: Result, plan: Plan) -> A
         layers=_layers(plan),
         treatment=treatment_column(study, dictionary).name if study.model.treatment is not None else None,
         n_patients=shown_count(result.n),
-        n_events=shown_count(result.events),
+        n_events=HIDDEN if result.events is None else shown_count(result.events),
         events_by_horizon=_events_by_horizon(arrays, plan),
         population=_population(arrays, plan),
         log_hazards=_log_hazards(arrays),
@@ -183,7 +184,7 @@ def _events_by_horizon(arrays: Mapping[str, Floats], plan: Plan) -> tuple[Horizo
         count = round(float(events[edges <= horizon * (1 + 1e-12)].sum()))
         found.append(
             HorizonEvents(
-                horizon=horizon, events=shown_count(count), at_least=count // 5 * 5 if count >= SHOWN_FROM else 0
+                horizon=horizon, events=shown_count(count), at_least=at_least(count)
             )
         )
     return tuple(found)

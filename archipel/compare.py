@@ -95,7 +95,7 @@ _FACTS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("Method", lambda r: r.method + (f", {r.ties}" if r.ties else "")),
     ("Penalty", wording.penalty),
     ("Time grid", lambda r: "exact times" if r.exact_times else f"{r.grid_intervals} intervals"),
-    ("Patients / events", lambda r: f"{r.n} / {r.events}"),
+    ("Patients / events", lambda r: f"{wording.count(r.n)} / {wording.count(r.events)}"),
     ("Sites", lambda r: str(wording.took_part(r))),
     ("Differential privacy", wording.privacy),
     ("Log-likelihood", lambda r: wording.number(r.log_likelihood, 4)),

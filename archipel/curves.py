@@ -15,15 +15,8 @@ from archipel.cross_validation import Judged
 from models.kaplan_meier import N_GROUPS, product_limit
 from models.step import Floats
 from schemas.cohort import Cohort, concatenate
-from schemas.result import (
-    SHOWN_FROM,
-    Calibration,
-    CalibrationPoint,
-    KaplanMeier,
-    SurvivalCurve,
-    shown_at_risk,
-    shown_count,
-)
+from schemas.result import Calibration, CalibrationPoint, KaplanMeier, SurvivalCurve
+from schemas.shown import SHOWN_FROM, shown_at_risk, shown_count
 from schemas.study import Study
 
 GROUPS = ("low risk", "middle risk", "high risk")

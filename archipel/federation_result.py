@@ -11,6 +11,7 @@ from models.progress import Progress
 from models.step import Floats
 from schemas.plan import Plan, read_plan
 from schemas.result import CIndex, Result, RoundFacts, ScoredModel, Scores, SiteFacts
+from schemas.shown import shown_count
 from server.records import Round, RunRecord
 from server.runs import list_rounds
 from server.store import Store
@@ -100,12 +101,12 @@ def _of_held_out_part(progress: Progress, rounds: Sequence[Round]) -> str:
             "No site has the 20 patients it needs to hold out ten; without the secure sum, smaller parts do not "
             "leave a site. `archipel simulate` cross-validates where the tables may lie in one place."
         )
-    n = int(progress.arrays["held_out_concordance.n_patients"])
+    n = shown_count(int(progress.arrays["held_out_concordance.n_patients"]))
     pairs = int(progress.arrays["held_out_concordance.comparable"])
     return (
-        f"One held-out part at each of {len(judged.heard)} sites with 20 patients or more ({n} patients, {pairs} "
-        "comparable pairs); C over pairs within sites. The other sites are too small to hold anybody out without the "
-        "secure sum."
+        f"One held-out part at each of {len(judged.heard)} sites with 20 patients or more (about {n} patients, "
+        f"{pairs} comparable pairs); C over pairs within sites. The other sites are too small to hold anybody out "
+        "without the secure sum."
     )
 
 

@@ -213,10 +213,10 @@ def _tiles(result: Result) -> list[Tile]:
     tiles = [
         Tile(
             "Patients",
-            f"{result.n}",
+            wording.count(result.n),
             "eligible, all sites" if result.differential is None else "with noise, all sites",
         ),
-        Tile("Events", f"{result.events}", result.study.endpoint or "observed"),
+        Tile("Events", wording.count(result.events), result.study.endpoint or "observed"),
         Tile("Sites", f"{sites}", f"{missing} left out or dropped" if missing else "all to the end"),
     ]
     federated = result.evaluation.get("federated")

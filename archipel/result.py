@@ -40,6 +40,7 @@ from schemas.result import (
     StudyFacts,
     SurvivalAt,
 )
+from schemas.shown import HIDDEN, rounded, rounded_total
 
 _PACKAGES = ("flwr", "numpy", "scipy", "pandas", "pydantic")
 _GROUPING = "thirds of the predicted log hazard (cut at its mean ± 0.43 standard deviations)"
@@ -124,8 +125,8 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         on_dropout=study.on_dropout,
         sums_masked=masked,
         differential=_differential(plan),
-        n=int(arrays["fit.n_patients"]),
-        events=int(arrays["fit.n_events"]),
+        n=_n_shown(int(arrays["fit.n_patients"]), facts.sites, kaplan_meier),
+        events=rounded(int(arrays["fit.n_events"])),
         sites=facts.sites,
         covariates=tuple(_covariate(column, j, plan, arrays) for j, column in enumerate(design)),
         coefficients={column.name: float(b) for column, b in zip(design, coefficients, strict=True)},
@@ -148,6 +149,14 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         warnings=(*warnings, *facts.warnings),
         reasons=_reasons(plan, design, errors, baseline, kaplan_meier, calibration),
     )
+
+
+def _n_shown(n: int, sites: Sequence[SiteFacts], kaplan_meier: KaplanMeier | None) -> int | None:
+    """Return the number of patients, rounded; None where it would tell the one site or risk group that is hidden."""
+    of_sites = [None if site.patients == HIDDEN else 0 for site in sites if site.status == "took part"]
+    of_groups = [curve.n_at_risk[0] for curve in kaplan_meier.curves] if kaplan_meier is not None else []
+    totals = [rounded_total(n, cells) for cells in (of_sites, of_groups)]
+    return None if None in totals else totals[0]
 
 
 def dictionary_facts(plan: Plan) -> DictionaryFacts:

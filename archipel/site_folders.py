@@ -20,7 +20,8 @@ from client.settings import SETTINGS_FILE, Floors
 from schemas.cohort import Cohort
 from schemas.dictionary import Dictionary
 from schemas.errors import ArchipelError, Fault, FaultsError
-from schemas.result import SiteFacts, shown_count
+from schemas.result import SiteFacts
+from schemas.shown import shown_count
 from schemas.study import Study
 from schemas.toml_source import TomlSource
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from schemas.result import CIndex, CovariateFacts, Result, ScoredModel, Scores
+from schemas.shown import NOT_SHOWN, SHOWN_FROM
 
 Z95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -204,6 +205,19 @@ def took_part(result: Result) -> int:
     return sum(site.status == "took part" for site in result.sites)
 
 
+def count(n: int | None) -> str:
+    """Return a count of people of the result, which is rounded already; `not shown` where it is hidden."""
+    return NOT_SHOWN if n is None else f"{n}"
+
+
+def _of_patients(result: Result) -> str:
+    return "Of the patients" if result.n is None else f"Of about {result.n} patients"
+
+
+def _with_event(result: Result) -> str:
+    return f"fewer than {SHOWN_FROM}" if result.events is None else f"about {result.events}"
+
+
 def answer(result: Result) -> str:
     """Return what the run found, in at most three sentences.
 
@@ -212,8 +226,7 @@ def answer(result: Result) -> str:
     endpoint = f" ({result.study.endpoint})" if result.study.endpoint else ""
     site_count = took_part(result)
     where = f"at {site_count} sites" if site_count != 1 else "at one site"
-    about = "about " if result.differential is not None else ""
-    parts = [f"Of {about}{result.n} patients {where}, {about}{result.events} had the event{endpoint}."]
+    parts = [f"{_of_patients(result)} {where}, {_with_event(result)} had the event{endpoint}."]
     federated = result.evaluation.get("federated")
     if federated is not None and federated.c_index.mean is not None:
         parts.append(_ranking(result, federated))

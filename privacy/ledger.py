@@ -24,12 +24,11 @@ from typing import Any, Literal
 from privacy.storage import StorageError, locked, storage_error, write_all, write_durably
 from schemas.canonical import canonical_json, sha256_hex
 from schemas.errors import ArchipelError
-from schemas.study import MIN_PATIENTS_FLOOR
+from schemas.shown import rounded
 
 EventKind = Literal["setup", "release", "shares", "refusal", "approval", "withdrawal", "pause", "resume", "peer"]
 LEDGER_FILE = "ledger.jsonl"
 GENESIS = "0" * 64
-_ROUND_COUNT_TO = 5
 _WITH_NOISE = frozenset({"dataset", "mu_squared"})
 _VERSION = 1
 _ADVICE = "Nothing is released. Keep ledger.jsonl and ledger.head as they are and tell your data protection officer."
@@ -228,10 +227,8 @@ def head_path(path: Path) -> Path:
 
 
 def rounded_count(n_patients: int) -> int:
-    """Return a count of patients as it may be kept: the nearest multiple of five, 0 for fewer than ten."""
-    if n_patients < MIN_PATIENTS_FLOOR:
-        return 0
-    return _ROUND_COUNT_TO * round(n_patients / _ROUND_COUNT_TO)
+    """Return a count of patients as it may be kept (`schemas.shown`), 0 for fewer than ten."""
+    return rounded(n_patients) or 0
 
 
 def _entry(head: Head, now: datetime.datetime, event: Event) -> Entry:

@@ -1,8 +1,8 @@
 """The result: what a run found, what it cost and what left the sites. Written as ``result.json``.
 
-Rules: a number that does not exist is null and `reasons` says why, NaN is never written; counts of a site or of a
-group are text for people, rounded to the nearest 5 and hidden below 10; everything that a report shows stands
-here, so that a report can be written again from the file alone. docs/result.md is made from the descriptions below.
+Rules: a number that does not exist is null and `reasons` says why, NaN is never written; counts of people are rounded
+and hidden below 10 (`schemas.shown`); everything that a report shows stands here, so that a report can be written
+again from the file alone. docs/result.md is made from the descriptions below.
 """
 
 from __future__ import annotations
@@ -15,26 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from schemas.dictionary import ColumnType
 from schemas.errors import IncompatibleVersionError, MessageError
+from schemas.shown import SHOWN_FROM
 from schemas.study import Method
-
-SHOWN_FROM = 10
-"""Counts below this are never shown to a person (a site's patients, a group's number at risk)."""
 
 ScoredModel = Literal["federated", "site_only", "pooled"]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=4000)]
-
-
-def shown_count(n: int) -> str:
-    """Return a count as people may see it: ``<10``, or rounded to the nearest 5."""
-    return f"<{SHOWN_FROM}" if n < SHOWN_FROM else str(5 * round(n / 5))
-
-
-def shown_at_risk(n: int) -> int | None:
-    """Return a number at risk as it may be shown: itself, or None below 10."""
-    return n if n >= SHOWN_FROM else None
 
 
 class _Part(BaseModel):
@@ -202,7 +190,7 @@ class SurvivalCurve(_Part):
     upper: tuple[Probability | None, ...]
     """Of the 95 % interval (log-log); null where the interval does not exist."""
     n_at_risk: tuple[Count | None, ...]
-    """Patients still under observation at each time; null where fewer than 10."""
+    """Patients still under observation at each time, rounded to the nearest 5; null where fewer than 10."""
     censored: tuple[float, ...] = ()
     """Times at which patients left observation without the event; only in a simulation."""
 
@@ -348,10 +336,11 @@ class Result(_Part):
     """Whether the secure sum hid each site's summand from the hub; in a simulation, whether it would have."""
     differential: DifferentialFacts | None = None
     """What is promised to every patient under differential privacy; null without it."""
-    n: Count
-    """Eligible patients of all sites together; with noise under differential privacy."""
-    events: Count
-    """Observed events among them; with noise under differential privacy."""
+    n: Count | None
+    """Eligible patients of all sites together, rounded to the nearest 5; with noise under differential privacy. Null
+    below 10, and where it would tell the one site or risk group that is hidden."""
+    events: Count | None
+    """Observed events among them, rounded to the nearest 5; with noise under differential privacy. Null below 10."""
     sites: tuple[SiteFacts, ...]
     """In the order of the run's list of sites."""
     covariates: tuple[CovariateFacts, ...]

@@ -22,8 +22,8 @@ from schemas.result import (
     StudyFacts,
     SurvivalAt,
     SurvivalCurve,
-    shown_at_risk,
 )
+from schemas.shown import shown_at_risk
 
 EDGES = (0.0, 19.0, 67.0, 113.0, 167.0, 211.0, 246.0, 280.0, 388.0)
 HORIZONS = (180.0, 365.0)
@@ -243,8 +243,8 @@ def federation_result() -> Result:
         grid_intervals=8,
         min_events_per_interval=5,
         on_dropout="pause",
-        n=128,
-        events=44,
+        n=130,
+        events=45,
         sites=tuple(
             SiteFacts(name=name, patients=patients, status="took part")
             for name, patients in zip(SITES, ("20", "25", "15", "50", "15"), strict=True)

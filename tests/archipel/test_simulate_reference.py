@@ -12,6 +12,7 @@ import pytest
 
 from archipel.simulate import simulate
 from schemas.result import parse_result
+from schemas.shown import rounded
 from tests.reference.cohorts import kept, numbers, read
 from tests.site_folders import write_cohort
 
@@ -63,8 +64,8 @@ def test_exact_times_equal_coxph(cohorts: Path, tmp_path: Path, fit: dict[str, A
     assert np.allclose(found * scale, fit["coefficients"], atol=1e-6, rtol=0)
     assert np.allclose(errors * scale, fit["standard_errors"], atol=1e-6, rtol=0)
     assert abs(result.log_likelihood - fit["log_likelihood"]) < 1e-6
-    assert result.events == fit["events"]
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["n"] == len(table)
+    assert result.events == rounded(fit["events"])
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["n"] == rounded(len(table))
 
 
 def _scale(fit: dict[str, Any], reference: Any, covariates: tuple[str, ...]) -> np.ndarray:

@@ -44,7 +44,7 @@ def test_covariates_are_named_for_people(name: str, label: str, contrast: str) -
 
 def test_the_answer_says_what_was_found() -> None:
     answer = wording.answer(simulated_result())
-    assert "128 patients at 5 sites, 44 had the event (first serious infection)" in answer
+    assert "Of about 130 patients at 5 sites, about 45 had the event (first serious infection)" in answer
     assert "62 of 100 comparable pairs" in answer
     assert "(C-index 0.62 ± 0.09, 10 held-out parts)" in answer
     assert "each site trains alone, 55." in answer

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.errors import IncompatibleVersionError, MessageError
-from schemas.result import CIndex, Result, Scores, parse_result, shown_at_risk, shown_count
+from schemas.result import CIndex, Result, Scores, parse_result
 from tests.archipel.results import changed, federation_result, simulated_result
 
 FIXED_KEYS = {
@@ -97,18 +97,6 @@ def test_exact_times_and_times_without_zone_are_refused() -> None:
         changed(federation_result(), exact_times=True)
     with pytest.raises(ValidationError, match="needs its time zone"):
         changed(federation_result(), created_at="2026-11-21T09:14:05")
-
-
-@given(st.one_of(st.integers(min_value=0, max_value=25), st.integers(min_value=0, max_value=10**9)))
-def test_small_counts_are_hidden_and_others_are_near(n: int) -> None:
-    text = shown_count(n)
-    if n < 10:
-        assert text == "<10"
-        assert shown_at_risk(n) is None
-    else:
-        assert abs(int(text) - n) <= 2
-        assert int(text) % 5 == 0
-        assert shown_at_risk(n) == n
 
 
 def test_another_version_is_named() -> None:
