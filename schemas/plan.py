@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -179,6 +179,13 @@ class Plan(BaseModel):
     def hash(self) -> str:
         """SHA-256 of `content`; what a site approves."""
         return sha256_hex(self.content)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a changed plan under a hash of its own: pydantic alone copies what was computed before."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("content", "hash"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @property
     def terms_hash(self) -> str:

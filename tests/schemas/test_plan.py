@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from schemas.plan import read_plan
 from schemas.study import Privacy
 from tests.plans import small_plan
 
@@ -33,3 +34,10 @@ def test_the_terms_change_with_each_of_them_and_with_nothing_else() -> None:
     }
     assert len(hashes) == 5
     assert small_plan(title="Another title").terms_hash == PLAN.terms_hash
+
+
+def test_a_changed_copy_has_a_hash_of_its_own() -> None:
+    before = PLAN.hash
+    changed = PLAN.model_copy(update={"code_version": "0.0.9"})
+    assert changed.hash == read_plan(changed.content).hash != before
+    assert PLAN.model_copy().hash == before
