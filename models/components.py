@@ -16,6 +16,7 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.moments import n_patients_spec, patients_behind
 from models.newton import packed, unpacked
@@ -91,7 +92,7 @@ class Components:
             return self._ask(bases, int(state["round"]) + 1)
         done: dict[str, Floats] = {}
         for layer in self._layers:
-            done |= self._components(layer, state, total)
+            done |= self._components(layer, state, total, inputs[f"{layer.name}_scale"] > 0)
         return Turn(done, None)
 
     def shrink(self, part: str, state: Arrays) -> Turn:
@@ -115,7 +116,9 @@ class Components:
             f"{name}_gram": packed(in_basis.T @ in_basis),
         }
 
-    def _components(self, layer: LayerDesign, state: Arrays, total: Arrays) -> dict[str, Floats]:
+    def _components(
+        self, layer: LayerDesign, state: Arrays, total: Arrays, takes_part: NDArray[np.bool_]
+    ) -> dict[str, Floats]:
         basis, r = state[f"{layer.name}_basis"], layer.n_components
         squares, n = float(total[f"{layer.name}_squares"]), float(total[f"{layer.name}_n_patients"])
         ascending, rotation = np.linalg.eigh(unpacked(total[f"{layer.name}_gram"], basis.shape[1]))
@@ -126,7 +129,7 @@ class Components:
         real = variance > _NO_VARIANCE * squares
         scaling = sqrt(BLOCK_VARIANCE * n / squares) if squares > 0 else 0.0
         return {
-            f"{layer.name}_loadings": np.where(real, vectors * scaling, 0.0),
+            f"{layer.name}_loadings": np.where(real & takes_part[:, None], vectors * scaling, 0.0),
             f"{layer.name}_variance": np.where(real, variance / (squares or 1.0), 0.0),
             f"{layer.name}_n_patients": np.array(n),
         }
