@@ -1,7 +1,7 @@
 # The commands of the project. Each makes .venv first, and again only when requirements.lock has changed.
-#   make demo [COHORT=cgd] [SERVE=no] [OUT=DIR]    make test    make check    make bench
+#   make demo [COHORT=acc|cgd] [SERVE=no] [OUT=DIR]    make test    make check    make bench
 
-COHORT ?= cgd
+COHORT ?= acc
 SERVE  ?= yes
 OUT    ?= out/demo
 # More words for pytest: make test PYTEST="tests/models -k cox"
@@ -45,7 +45,7 @@ bench: setup
 	$(BIN)/python experiments/bench_rounds/run.py
 	$(BIN)/python experiments/bench_masked/run.py
 	$(BIN)/python experiments/bench_secure_sum/run.py
-	$(BIN)/archipel demo --no-serve --out out/bench-demo | grep -E "rounds in|First round"
+	$(BIN)/archipel demo --cohort cgd --no-serve --out out/bench-demo | grep -E "rounds in|First round"
 
 # For maintainers: resolve every requirement in one go. No index is named in the file.
 lock: setup

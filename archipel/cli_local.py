@@ -25,8 +25,10 @@ Cohort = Literal["cgd", "acc"]
 def demo(
     cohort: Annotated[
         Cohort,
-        typer.Option(help="cgd: chronic granulomatous disease, five sites; acc: adrenocortical carcinoma, four."),
-    ] = "cgd",
+        typer.Option(
+            help="acc: adrenocortical carcinoma, six layers, four simulated sites; cgd: a trial's five sites."
+        ),
+    ] = "acc",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="For the files.", show_default="./demo-results/COHORT")
     ] = None,

@@ -1,7 +1,8 @@
 """`archipel demo`: the whole of Archipel on public data, in one command and under a minute.
 
-It deals a real trial's table out to sites, starts a hub and the sites in processes of their own, trains the model
-of `configs/COHORT/study.toml`, then simulates the same study on the same folders for comparison.
+It deals real tables out to sites, starts a hub and the sites in processes of their own, trains the model of
+`configs/COHORT/study.toml`, then simulates the same study on the same folders for comparison. Where the sites are not
+those of the study that the tables come from, terminal and report say so.
 """
 
 from __future__ import annotations
@@ -35,6 +36,19 @@ __all__ = ["DemoError", "make_sites", "run_demo", "serve_report"]
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 Cohort = Literal["cgd", "acc"]
 
+# Every patient of a site may lack a layer, so the demo shows it: site-d is not given its micro-RNA table.
+_LAYERS: dict[Cohort, tuple[str, ...]] = {"cgd": (), "acc": ("rna", "cnv", "protein", "mutation", "mirna")}
+_ABSENT: dict[Cohort, tuple[tuple[str, str], ...]] = {"cgd": (), "acc": (("site-d", "mirna"),)}
+_NOTES: dict[Cohort, tuple[str, ...]] = {
+    "cgd": (),
+    "acc": (
+        "The four sites are simulated: the patients are real, of one study, and were dealt out by the column "
+        "simulated_site of the demo's table.",
+        "The demo withholds the micro-RNA table of site-d, so that one site lacks a layer; site-c and site-d have "
+        "protein of fewer than 10 patients, so protein counts as missing there.",
+    ),
+}
+
 
 class DemoError(ArchipelError):
     """The demo cannot run here."""
@@ -47,10 +61,12 @@ class Sites:
     Attributes:
         shares: One for each site.
         left_out: Sentences about patients who are in no site's table, and why.
+        notes: Sentences about what these sites are, for whoever reads the results.
     """
 
     shares: tuple[Dealt, ...]
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def run_demo(cohort: Cohort, out: Path) -> Path:
@@ -72,7 +88,7 @@ def run_demo(cohort: Cohort, out: Path) -> Path:
         sites = make_sites(cohort, folder)
         for share in sites.shares:
             console.print(f"Site {share.name}: {len(share.rows)} patients ({', '.join(share.centres)})", style="dim")
-        for sentence in sites.left_out:
+        for sentence in (*sites.left_out, *sites.notes):
             console.print(sentence, style="yellow")
         with temporary_home() as home, RunProgress(console) as progress:
             trial = run_trial(
@@ -84,9 +100,10 @@ def run_demo(cohort: Cohort, out: Path) -> Path:
                 on_view=lambda view: tell_news(progress, view, lines=not console.is_terminal),
             )
         console.print("Simulating the same study on the same tables, for comparison", style="dim")
-        simulated = simulate(study, folder, out / "simulated")
-    _, page = write_outputs(out, trial.result, trial.model, plan=trial.plan, simulated=simulated)
-    console.print(terminal_table(trial.result, simulated))
+        simulated = simulate(study, folder, out / "simulated", notes=sites.notes)
+    result = trial.result.model_copy(update={"warnings": (*trial.result.warnings, *sites.notes)})
+    _, page = write_outputs(out, result, trial.model, plan=trial.plan, simulated=simulated)
+    console.print(terminal_table(result, simulated))
     first_s = before_s + trial.timing.first_round_s
     whole_s = before_s + time.monotonic() - started
     say(f"First round after {first_s:.1f} s, everything in {whole_s:.1f} s.")
@@ -95,7 +112,7 @@ def run_demo(cohort: Cohort, out: Path) -> Path:
 
 
 def make_sites(cohort: Cohort, folder: Path) -> Sites:
-    """Deal the demo's table out into one folder per site, and put right what the site check finds.
+    """Deal the demo's tables out into one folder per site, and put right what the site check finds.
 
     A table that contradicts its dictionary is refused as a whole. What a data manager would do then, who cannot ask
     the clinic for the right date, is done here and said: a patient whose time is not above 0 was never at risk and
@@ -121,8 +138,9 @@ def make_sites(cohort: Cohort, folder: Path) -> Sites:
         # A table's first record is row 2, as in a spreadsheet.
         kept = tuple(row for number, row in enumerate(share.rows, start=2) if number not in named)
         shares.append(replace(share, rows=kept))
-    write_site_folders(shares, folder)
-    return Sites(tuple(shares), tuple(left_out))
+    layers = {layer: read_rows(CONFIGS / "demo" / f"{cohort}_{layer}.csv") for layer in _LAYERS[cohort]}
+    write_site_folders(shares, folder, layers=layers, absent=_ABSENT[cohort])
+    return Sites(tuple(shares), tuple(left_out), _NOTES[cohort])
 
 
 def serve_report(page: Path) -> None:

@@ -2,13 +2,15 @@
 
 Pure but for `write_site_folders`. The chronic granulomatous disease trial had thirteen centres: each with ten or
 more patients becomes a site, and the others together one site more, since a site answers for ten patients at least.
+The adrenocortical carcinoma tables have several layers, each with its own rows of patients: a site's table of a layer
+has those rows that belong to its patients.
 """
 
 from __future__ import annotations
 
 import csv
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,22 +80,40 @@ def read_rows(path: Path) -> tuple[Row, ...]:
         return tuple(csv.DictReader(file))
 
 
-def write_site_folders(shares: Sequence[Dealt], folder: Path, *, without: Sequence[str] = ()) -> dict[str, Path]:
-    """Write ``FOLDER/SITE/clinical.csv`` for each share and return the sites' folders.
+def write_site_folders(
+    shares: Sequence[Dealt],
+    folder: Path,
+    *,
+    without: Sequence[str] = (),
+    layers: Mapping[str, Sequence[Row]] | None = None,
+    absent: Collection[tuple[str, str]] = (),
+) -> dict[str, Path]:
+    """Write ``FOLDER/SITE/clinical.csv``, and one file per layer, for each share and return the sites' folders.
 
     Args:
-        shares: Of the table.
+        shares: Of the clinical table.
         folder: Made where it is not there.
-        without: Columns that a site's own table does not have (the one that names the site).
+        without: Columns that a site's own clinical table does not have (the one that names the site).
+        layers: Tables of further layers by name; a site without a row in one gets no file.
+        absent: Site and layer of tables that a site is not given.
     """
     folders: dict[str, Path] = {}
     for share in shares:
         home = folder / share.name
         home.mkdir(parents=True, exist_ok=True)
-        columns = [name for name in share.rows[0] if name not in without]
-        with (home / "clinical.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(share.rows)
+        _write_table(home / "clinical.csv", share.rows, without)
+        patients = {row["patient_id"] for row in share.rows}
+        for layer, rows in (layers or {}).items():
+            own = [row for row in rows if row["patient_id"] in patients]
+            if own and (share.name, layer) not in absent:
+                _write_table(home / f"{layer}.csv", own)
         folders[share.name] = home
     return folders
+
+
+def _write_table(path: Path, rows: Sequence[Row], without: Sequence[str] = ()) -> None:
+    columns = [name for name in rows[0] if name not in without]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

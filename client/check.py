@@ -224,12 +224,18 @@ def _content_warnings(
             if what:
                 problems.append(Problem(tables.files[layer], "constant", what, "", name, severity="warning"))
     asked = dictionary.layer_names if wanted is None else sorted({layer for layer, _ in wanted})
-    problems += _same_features(tables, asked, rows)
+    # Of mutations, most are nobody's at a small site; of measurements, one that never varies is worth a look.
+    problems += _same_features(tables, [name for name in asked if not _is_boolean(dictionary, name)], rows)
     for layer in asked:
         if tables.files and layer not in tables.files:
             what = "this layer has no readable table here and counts as missing"
             problems.append(Problem(layer, "missing-layer", what, severity="warning"))
     return problems if selection is None else problems + _thin_warnings(tables, selection)
+
+
+def _is_boolean(dictionary: Dictionary, layer: str) -> bool:
+    described = dictionary.wide_layer(layer)
+    return described is not None and described.type == "boolean"
 
 
 def _same_features(tables: SiteTables, layers: Collection[str], rows: NDArray[np.bool_]) -> list[Problem]:

@@ -15,13 +15,14 @@ from schemas.study import load_study
 CONFIGS = Path(__file__).parents[1] / "configs"
 STUDIES = sorted(CONFIGS.rglob("study*.toml"))
 DICTIONARIES = sorted(CONFIGS.rglob("dictionary*.toml"))
+FEATURES = sorted(CONFIGS.rglob("*.features"))
 TABLES = sorted((CONFIGS / "demo").glob("*.csv"))
 LOADED_ELSEWHERE = {"hub.example.toml"}  # tests/server
 
 
 def test_every_file_is_loaded_by_a_test() -> None:
     files = {path for path in CONFIGS.rglob("*") if path.is_file()}
-    others = {path.name for path in files - {*STUDIES, *DICTIONARIES, *TABLES}}
+    others = {path.name for path in files - {*STUDIES, *DICTIONARIES, *FEATURES, *TABLES}}
     assert others - LOADED_ELSEWHERE == {"site.example.toml", "README.md", "export.R"}
 
 
@@ -43,6 +44,26 @@ def test_dictionary_describes_the_demo_table(path: Path) -> None:
     for column in dictionary.layer_columns("clinical"):
         if column.type == "category":
             assert set(table[column.name]) - {""} == set(column.codes or ())
+
+
+@pytest.mark.parametrize("path", FEATURES, ids=lambda path: path.stem)
+def test_features_are_those_of_the_demo_table(path: Path) -> None:
+    layer = load_dictionary(path.parent / "dictionary.toml").wide_layer(path.stem)
+    table = pd.read_csv(CONFIGS / "demo" / f"{path.parent.name}_{path.stem}.csv", index_col="patient_id")
+    assert layer is not None
+    assert layer.features == path.name
+    assert layer.identifiers == tuple(table.columns)
+
+
+def test_acc_demo_tables_pass_their_check_but_for_the_one_time_of_zero(tmp_path: Path) -> None:
+    study, dictionary = load_study(CONFIGS / "acc" / "study.toml")
+    for layer in dictionary.layer_names:
+        (tmp_path / f"{layer}.csv").write_bytes((CONFIGS / "demo" / f"acc_{layer}.csv").read_bytes())
+    report = check_tables(tmp_path, dictionary, study, Dialect(), floors=SiteFloors())
+    assert [problem.where for problem in report.problems] == ["clinical.csv row 87, column time_days"]
+    report = check_tables(tmp_path, dictionary, study, Dialect(), {"ACC-086"}, floors=SiteFloors())
+    assert report.problems == ()
+    assert (report.n_patients, report.n_events) == (91, 33)
 
 
 def test_cgd_demo_table_passes_its_check(tmp_path: Path) -> None:

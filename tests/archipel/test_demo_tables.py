@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archipel.demo import CONFIGS, make_sites
 from archipel.demo_tables import (
     SMALL_CENTRES,
     deal_by_centre,
@@ -16,6 +17,10 @@ from archipel.demo_tables import (
     site_name,
     write_site_folders,
 )
+from client.cohort_of import cohort_and_counts
+from client.dialect import Dialect
+from client.settings import SiteFloors
+from schemas.study import load_study
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
 
@@ -78,3 +83,45 @@ def test_site_tables_hold_what_was_dealt(tmp_path):
             share.rows
         )
         assert "centre" not in rows[0]
+
+
+def test_each_layer_goes_to_the_site_of_its_patients_and_one_site_lacks_one(tmp_path):
+    make_sites("acc", tmp_path)
+    clinical = {site: ids(tmp_path / site / "clinical.csv") for site in ("site-a", "site-b", "site-c", "site-d")}
+    for layer in ("rna", "cnv", "protein", "mutation", "mirna"):
+        whole = {row["patient_id"]: row for row in read_rows(DEMO / f"acc_{layer}.csv")}
+        dealt = {}
+        for site, patients in clinical.items():
+            path = tmp_path / site / f"{layer}.csv"
+            if (site, layer) == ("site-d", "mirna"):
+                assert not path.exists()
+                continue
+            rows = read_rows(path)
+            assert {row["patient_id"] for row in rows} <= patients
+            dealt |= {row["patient_id"]: row for row in rows}
+        missing = set(whole) - set(dealt)
+        assert dealt.items() <= whole.items()
+        assert missing <= (clinical["site-d"] if layer == "mirna" else set()) | {"ACC-086"}
+
+
+def test_protein_of_the_two_small_sites_is_below_the_floor(tmp_path):
+    make_sites("acc", tmp_path)
+    assert {site: len(ids(tmp_path / site / "protein.csv")) for site in ("site-c", "site-d")} == {
+        "site-c": 6,
+        "site-d": 7,
+    }
+    study, dictionary = load_study(CONFIGS / "acc" / "study.toml")
+    missing = {
+        site: cohort_and_counts(tmp_path / site, dictionary, study, Dialect(), SiteFloors())[1].missing_layers
+        for site in ("site-a", "site-b", "site-c", "site-d")
+    }
+    assert missing == {"site-a": (), "site-b": (), "site-c": ("protein",), "site-d": ("mirna", "protein")}
+
+
+def test_what_the_demos_sites_are_is_said(tmp_path):
+    assert "simulated" in make_sites("acc", tmp_path).notes[0]
+    assert make_sites("cgd", tmp_path / "cgd").notes == ()
+
+
+def ids(path):
+    return {row["patient_id"] for row in read_rows(path)}
