@@ -182,11 +182,7 @@ def _events_by_horizon(arrays: Mapping[str, Floats], plan: Plan) -> tuple[Horizo
     found = []
     for horizon in plan.study.endpoint.horizons_days:
         count = round(float(events[edges <= horizon * (1 + 1e-12)].sum()))
-        found.append(
-            HorizonEvents(
-                horizon=horizon, events=shown_count(count), at_least=at_least(count)
-            )
-        )
+        found.append(HorizonEvents(horizon=horizon, events=shown_count(count), at_least=at_least(count)))
     return tuple(found)
 
 
