@@ -76,7 +76,10 @@ class _Document(BaseModel):
 
         The leading line keeps a signature of one kind of document from passing for one of another kind.
         """
-        content: dict[str, Any] = self.model_dump(mode="json", exclude={"signature", "node_signature"})
+        # Without what is None: a kit from before a field was there keeps its signature.
+        content: dict[str, Any] = self.model_dump(
+            mode="json", exclude={"signature", "node_signature"}, exclude_none=True
+        )
         return f"archipel {content['kind']} {content['version']}\n".encode() + canonical_json(content)
 
 
@@ -113,6 +116,7 @@ class Kit(_Document):
         hub_address: ``host:port`` of the one outbound connection.
         hub_certificate: Certificate (PEM) of the hub's own authority; no other is trusted.
         hub_public_key: The hub's identity (Ed25519, base64 of 32 bytes).
+        model_public_key: The key with which the hub signs models, likewise; None in a kit from before there was one.
         issued: When the kit was written.
         expires: Until when it can be used to join.
         signature: Base64 (Ed25519) by the hub's identity key.
@@ -125,6 +129,7 @@ class Kit(_Document):
     hub_address: Annotated[str, Field(max_length=300, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
     hub_certificate: Pem
     hub_public_key: Key32
+    model_public_key: Key32 | None = None
     issued: AwareDatetime
     expires: AwareDatetime
     signature: Signature64 | Literal[""] = ""
@@ -185,6 +190,7 @@ def make_kit(
     now: datetime.datetime,
     *,
     days: int = KIT_DAYS,
+    model_key: str | None = None,
 ) -> Kit:
     """Return the hub's signed answer to a request that `read_request` accepted.
 
@@ -195,6 +201,7 @@ def make_kit(
         hub_certificate: Of the hub's authority (PEM).
         now: Time of issue.
         days: Until the kit expires.
+        model_key: Public key (base64) with which the hub signs models.
     """
     bare = Kit(
         site=request.name,
@@ -202,6 +209,7 @@ def make_kit(
         hub_address=hub_address,
         hub_certificate=hub_certificate,
         hub_public_key=public_text(hub_key.public_key()),
+        model_public_key=model_key,
         issued=now,
         expires=now + datetime.timedelta(days=days),
     )

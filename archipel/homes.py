@@ -1,6 +1,7 @@
 """The folders of a hub and of a site: made, and introduced to each other. The effects behind `archipel.enrol`.
 
 hub/keys/identity.key    the hub's Ed25519 key, which signs kits          (0600)
+hub/keys/models.key      the Ed25519 key with which it signs models       (0600)
 hub/sites.json           enrolled sites; the running hub follows this file
 site/site.toml           settings; `join` writes the hub's address into it
 site/keys/identity.key   the site's Ed25519 key, pinned in rosters        (0600)
@@ -57,6 +58,7 @@ __all__ = [
     "init_site",
     "join_site",
     "list_sites",
+    "model_key",
     "read_limited",
     "revoke_site",
     "utc_now",
@@ -130,6 +132,7 @@ def init_hub(
     """
     make_folder(home, mode=0o700)
     settings = hub_init(home, host, public_port, internal_port, listen=listen, names=tuple(names), renew=renew)
+    model_key(home, create=True)
     return settings, public_text(_identity(home, create=True).public_key())
 
 
@@ -164,7 +167,21 @@ def enrol_site(home: Path, content: bytes, now: datetime.datetime) -> Kit:
         f"{host}:{settings.public_port}",
         settings.authority.read_text("ascii"),
         now,
+        model_key=public_text(model_key(home, create=True).public_key()),
     )
+
+
+def model_key(home: Path, *, create: bool = False) -> Ed25519PrivateKey:
+    """Return the key with which a hub signs models; its public half is in every kit.
+
+    Args:
+        home: The hub's folder.
+        create: Whether to make one where there is none (a hub from before there were models).
+
+    Raises:
+        FaultsError: When it is missing, damaged, or can be read by others.
+    """
+    return _private_key(home, "models.key", create=create)
 
 
 def revoke_site(home: Path, name: str) -> None:
@@ -348,23 +365,24 @@ def _settings_text(name: str, title: str, tables: Path, csv: str) -> str:
 
 # ---------------------------------------------------------------- identities
 def _identity(home: Path, *, create: bool = False) -> Ed25519PrivateKey:
-    path = home / "keys" / "identity.key"
+    return _private_key(home, "identity.key", create=create)
+
+
+def _private_key(home: Path, name: str, *, create: bool) -> Ed25519PrivateKey:
+    path = home / "keys" / name
     if create and not path.exists():
         fresh = Ed25519PrivateKey.generate()
         write_private(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    where = f"keys/{name}"
     try:
         if os.stat(path).st_mode & 0o077:
-            raise FaultsError(
-                str(home), [Fault("keys/identity.key", "can be read by other users", f"chmod 600 {path}")]
-            )
+            raise FaultsError(str(home), [Fault(where, "can be read by other users", f"chmod 600 {path}")])
         key = load_pem_private_key(path.read_bytes(), None)
     except FileNotFoundError:
-        raise FaultsError(
-            str(home),
-            [Fault("keys/identity.key", "is missing", "run `archipel site init` (at a hub: `archipel hub init`)")],
-        ) from None
+        remedy = "run `archipel site init` (at a hub: `archipel hub init`)"
+        raise FaultsError(str(home), [Fault(where, "is missing", remedy)]) from None
     except ValueError:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise FaultsError(str(home), [Fault("keys/identity.key", "is not an Ed25519 key", "restore it from backup")])
+        raise FaultsError(str(home), [Fault(where, "is not an Ed25519 key", "restore it from backup")])
     return key

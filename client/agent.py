@@ -51,6 +51,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 from client.guard_protocol import Answer, Guard, Run
 from client.hub_check import REASONS, check_hub, clock_offset_s, clock_sentence, forget_trouble, note_trouble
 from client.link import AgentEnd, LateError, lock_instance
+from client.model_fetch import keep_in_touch
 from client.settings import SiteSettings, load_settings
 from schemas import audited
 from schemas.errors import ArchipelError
@@ -320,6 +321,7 @@ def main(arguments: Sequence[str] | None = None, *, open_guard: Callable[[Path],
         _ExplainingAuth.home = home
         guard = (open_guard or _open_guard)(home)
         link = AgentEnd(home)
+        keep_in_touch(home)
         connect(home, Agent(guard, link.ask), settings)
     except (FlowerDiffersError, ArchipelError) as error:
         log.error("%s", error)

@@ -26,7 +26,9 @@ from schemas.canonical import canonical_json, sha256_hex
 from schemas.errors import ArchipelError
 from schemas.shown import rounded
 
-EventKind = Literal["setup", "release", "shares", "refusal", "approval", "withdrawal", "pause", "resume", "peer"]
+EventKind = Literal[
+    "setup", "release", "shares", "refusal", "approval", "withdrawal", "pause", "resume", "peer", "model"
+]  # fmt: skip
 LEDGER_FILE = "ledger.jsonl"
 GENESIS = "0" * 64
 _WITH_NOISE = frozenset({"dataset", "mu_squared"})

@@ -24,6 +24,7 @@ from schemas.errors import ArchipelError
 from schemas.messages import SETUP, Reply, RoundRequest, SetupRequest, encode
 from schemas.plan import PartSpec, read_plan
 from server.asking import Asker, Pacing, StopRequestedError
+from server.database import DATABASE
 from server.exchange import Exchange, Failure
 from server.records import Checkpoint, Hold, KeptReply, Level, Round, Status, TakenOverError
 from server.round_protocol import Heard, RoundProtocol
@@ -52,9 +53,6 @@ from server.tally import Tally, keep_reply
 __all__ = ["DATABASE", "conduct"]
 
 log = logging.getLogger("archipel.hub")
-
-DATABASE = "hub.db"
-"""The store, in the hub's home."""
 
 _SHORTEST_ASK_S = 1.0
 _NOBODY = "no site has enough patients for it"

@@ -18,9 +18,15 @@ from sqlalchemy.engine import URL, Connection, Dialect, Engine
 from schemas.errors import IncompatibleVersionError
 
 __all__ = [
+    "DATABASE",
     "SCHEMA_VERSION",
     "checkpoints",
     "events",
+    "model_contacts",
+    "model_copies",
+    "model_lists",
+    "model_log",
+    "models",
     "open_database",
     "replies",
     "results",
@@ -28,7 +34,10 @@ __all__ = [
     "runs",
 ]
 
-SCHEMA_VERSION = 2
+DATABASE = "hub.db"
+"""In the hub's folder."""
+
+SCHEMA_VERSION = 3
 _KIND = "hub-store"
 _BUSY_TIMEOUT_MS = 30_000
 
@@ -150,6 +159,52 @@ events = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
 )
 
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),  # of the artefact's file: a model's name everywhere
+    sa.Column("run_id", sa.ForeignKey("runs.run_id"), nullable=False),
+    sa.Column("artefact", sa.LargeBinary, nullable=False),
+    sa.Column("card", sa.LargeBinary, nullable=False),
+)
+
+# Append-only, like the log: the newest one counts. What a model is and whether it was withdrawn stands in the list.
+model_lists = sa.Table(
+    "model_lists",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+model_copies = sa.Table(
+    "model_copies",
+    metadata,
+    sa.Column("hash", sa.ForeignKey("models.hash"), primary_key=True),
+    sa.Column("site", sa.String(120), primary_key=True),
+    sa.Column("sent_at", UtcTime, nullable=False),
+)
+
+model_contacts = sa.Table(
+    "model_contacts",
+    metadata,
+    sa.Column("site", sa.String(120), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),  # of the list that was sent last
+    sa.Column("sent_at", UtcTime, nullable=False),
+)
+
+model_log = sa.Table(
+    "model_log",
+    metadata,
+    sa.Column("index", sa.Integer, primary_key=True),  # 1, 2, …
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("what", sa.String(20), nullable=False),
+    sa.Column("model", sa.String(64), nullable=False),
+    sa.Column("who", sa.String(200), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),  # of all of the above
+)
+
 
 def open_database(target: Path | str) -> tuple[Engine, Engine]:
     """Open the hub's database, making it where there is none.
@@ -200,10 +255,13 @@ def _bring_up(connection: Connection) -> None:
     if found is None:
         metadata.create_all(connection)
         connection.execute(schema_versions.insert().values(kind=_KIND, version=SCHEMA_VERSION))
-    elif found == 1:
-        # Version 2 knows which roster a run was launched with; the runs of version 1 had none.
-        connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN roster TEXT NOT NULL DEFAULT ''")
-        connection.execute(schema_versions.update().where(schema_versions.c.kind == _KIND).values(version=2))
+    elif found in (1, 2):
+        if found == 1:
+            # Version 2 knows which roster a run was launched with; the runs of version 1 had none.
+            connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN roster TEXT NOT NULL DEFAULT ''")
+        metadata.create_all(connection)  # version 3 has models
+        changed = schema_versions.update().where(schema_versions.c.kind == _KIND)
+        connection.execute(changed.values(version=SCHEMA_VERSION))
     elif found != SCHEMA_VERSION:
         raise IncompatibleVersionError(
             f"the hub's database is of version {found} and this Archipel reads version {SCHEMA_VERSION}: "

@@ -12,6 +12,7 @@ import pytest
 
 from schemas.canonical import sha256_hex
 from schemas.errors import ArchipelError, IncompatibleVersionError
+from server.models import ModelStore
 from server.records import Checkpoint, Cost, Hold, KeptReply, Round, RunExistsError, TakenOverError, UnknownRunError
 from server.runs import is_abandoned, list_events, list_released, list_rounds, new_run_id, standing
 from server.store import Store
@@ -259,10 +260,10 @@ def test_the_file_is_the_owners_alone(store: Store, tmp_path: Path) -> None:
 
 def test_a_newer_database_is_refused_and_left_alone(store: Store, tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "hub.db")
-    database.execute("UPDATE schema_versions SET version = 3")
+    database.execute("UPDATE schema_versions SET version = 4")
     database.commit()
     database.close()
-    with pytest.raises(IncompatibleVersionError, match="version 3"):
+    with pytest.raises(IncompatibleVersionError, match="version 4"):
         Store(tmp_path / "hub.db")
     assert store.run("run").status == "created"
 
@@ -281,6 +282,22 @@ def test_a_database_of_version_1_gains_the_rosters_and_loses_nothing(store: Stor
         assert opened.run("next").roster == "a roster"
     with Store(tmp_path / "hub.db") as again:
         assert again.run("run").roster == ""
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_database_from_before_there_were_models_gains_them(store: Store, tmp_path: Path, version: int) -> None:
+    store.close()
+    database = sqlite3.connect(tmp_path / "hub.db")
+    for table in ("model_copies", "model_contacts", "model_lists", "model_log", "models"):
+        database.execute(f"DROP TABLE {table}")
+    if version == 1:
+        database.execute("ALTER TABLE runs DROP COLUMN roster")
+    database.execute("UPDATE schema_versions SET version = ?", (version,))
+    database.commit()
+    database.close()
+    with Store(tmp_path / "hub.db") as opened:
+        assert ModelStore(opened).newest_list() is None
+        assert opened.run("run").status == "created"
 
 
 def test_a_url_opens_the_same_store(store: Store, tmp_path: Path) -> None:
