@@ -110,7 +110,7 @@ def test_a_simulation_may_judge_by_folds_and_shows_what_the_noise_costs(
     path = write(folds=3)
     assert why_simulate_alone(*load_study(path)), "a held-out evaluation would release counts without noise"
     result = simulate(path, tables, tmp_path)
-    assert set(result.evaluation) == {"federated", "site_only", "pooled"}
+    assert set(result.evaluation) >= {"federated", "site_only", "pooled"}
     assert result.differential is not None
 
 
