@@ -1,108 +1,48 @@
-"""Cross-validation where all tables lie in one place: site-only, federated and pooled models on the same folds.
+"""Nested evaluation where all tables lie in one place: site-only, federated and pooled models on the same folds.
 
-Every fold fits the whole recipe (moments, grid, coefficients, baseline) on its training patients alone and scores
-its test patients. C is Harrell's over all pairs of the test fold, pairs across sites included, which only a
-simulation can count; the integrated Brier score runs over the 10 to 80 % quantiles of the training event times;
-the calibration slope is a Cox fit of the out-of-fold log hazard, one for each repeat.
+Every fold fits the whole recipe (moments, components, penalties, grid, coefficients, baseline) on its training
+patients alone and scores its test patients (`archipel.judging`). A model of the clinical columns alone stands beside
+one that has more, because omics can hurt. With three sites and more every site is also judged by a model of all
+others: what a hospital may expect that joins later.
+
+Folds do not depend on one another, so large studies use several processes; the figures are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from archipel.local_run import run_plan
-from models.baseline import cumulative_hazard_at, survival
-from models.calibration import calibration_slope
-from models.censoring import ibs_times, integrated_brier
-from models.compile import compile_plan, prepared_arrays, step_context
-from models.concordance import c_index, harrell
-from models.folds import column_folds, deal
-from models.preparation import Preparation
-from models.step import DivergedError, Floats
+from archipel.fold_fits import (
+    Fold,
+    clinical_only,
+    fit,
+    fit_alone,
+    make_folds,
+    with_dealt_inner_folds,
+    without_noise,
+)
+from archipel.judging import Judge, Judged, difference_of, scores_of
+from models.step import DivergedError
 from schemas.cohort import Cohort, concatenate
 from schemas.dictionary import Dictionary
-from schemas.errors import ArchipelError
-from schemas.result import CIndex, ScoredModel, Scores
-from schemas.study import FoldColumn, Study
+from schemas.result import Difference, ScoredModel, Scores
+from schemas.study import Study
 
-MIN_PATIENTS_SITE_ONLY = 8
+MIN_SITES_LEAVE_ONE_OUT = 3
 OnFold = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One split of all patients.
-
-    Attributes:
-        test: For each site, (n_patients,) True for the patients that are judged.
-    """
-
-    repeat: int
-    fold: int
-    test: Mapping[str, NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A fitted model, enough to score anybody.
-
-    Attributes:
-        prepared: What makes x (`models.preparation.Preparation.specs`).
-        beta: (p,).
-        cumulative_hazard: (n_intervals,) at the ends `edges`, for a patient at the means.
-    """
-
-    prepared: Mapping[str, Floats]
-    beta: Floats
-    edges: Floats
-    cumulative_hazard: Floats
-    exact: bool
-
-    def log_hazard(self, cohort: Cohort, study: Study, dictionary: Dictionary) -> Floats:
-        """Return the (n_patients,) log hazard relative to a patient at the mean."""
-        preparation = Preparation(step_context(study, dictionary, {"n_bins": len(self.edges)}))
-        return preparation.log_hazard(cohort, {**self.prepared, "beta": self.beta})
-
-    def survival(self, log_hazard: Floats, times: Floats) -> Floats:
-        """Return the (n_patients, n_times) probability of no event until each time."""
-        at_times = cumulative_hazard_at(times, self.edges, len(self.edges), self.cumulative_hazard, exact=self.exact)
-        return survival(log_hazard, at_times)
-
-    def survival_each(self, log_hazard: Floats, times: Floats) -> Floats:
-        """Return the (n_patients,) probability of no event until each patient's own time."""
-        at_times = cumulative_hazard_at(times, self.edges, len(self.edges), self.cumulative_hazard, exact=self.exact)
-        return np.exp(-np.exp(log_hazard) * at_times)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One model's predictions for the test patients of one fold.
-
-    Attributes:
-        name: Whose model: a site, or empty for all sites'.
-        weight: Patients that trained it, where several models of one fold are averaged.
-        survival: (n_test, n_horizons) at the study's horizons.
-        comparable: Pairs behind `c_index`.
-        c_index: Over all pairs; None where the fold has no comparable pairs.
-        c_index_within: Over pairs inside the sites; None likewise.
-        ibs: None where it does not exist (no event among the training patients' quantiles).
-    """
-
-    name: str
-    weight: float
-    fold: Fold
-    patients: Cohort
-    log_hazard: Floats
-    survival: Floats
-    comparable: int
-    c_index: float | None
-    c_index_within: float | None
-    ibs: float | None
+_PAIRS: tuple[tuple[ScoredModel, ScoredModel], ...] = (
+    ("federated", "site_only"),
+    ("federated", "federated_clinical"),
+    ("new_site", "new_site_clinical"),
+)
 
 
 @dataclass(frozen=True)
@@ -111,30 +51,31 @@ class CrossValidation:
 
     Attributes:
         federated: The federated model's predictions, one entry a fold.
+        judged: The same of every model, one entry a fold for each of its models.
+        penalties: For each fold the (p,) penalties of the federated model; empty where the study fixes them.
     """
 
     federated: tuple[Judged, ...]
     scores: Mapping[ScoredModel, Scores]
+    differences: tuple[Difference, ...] = ()
+    judged: Mapping[ScoredModel, Sequence[Sequence[Judged]]] = field(default_factory=dict)
 
 
-def make_folds(study: Study, cohorts: Mapping[str, Cohort]) -> list[Fold]:
-    """Deal all patients into folds, at each site by itself, or read them from the study's column."""
-    evaluation = study.evaluation
-    if isinstance(evaluation.folds, FoldColumn):
-        return _folds_of_column(cohorts)
-    folds: list[Fold] = []
-    for repeat in range(evaluation.repeats):
-        dealt = {
-            site: deal(
-                cohort.event, cohort.group, evaluation.folds, _fold_key(study, site), repeat, cohort.patient_ids
-            )
-            for site, cohort in cohorts.items()
-        }
-        folds += [
-            Fold(repeat, fold, {site: labels == fold for site, labels in dealt.items()})
-            for fold in range(evaluation.folds)
-        ]
-    return folds
+@dataclass(frozen=True)
+class _Work:
+    """What every fold needs; processes inherit it, so that no cohort is copied.
+
+    Attributes:
+        folds: Of the cross-validation, then one for each site that is left out.
+        n_folds: Of the cross-validation.
+    """
+
+    study: Study
+    dictionary: Dictionary
+    cohorts: Mapping[str, Cohort]
+    folds: Sequence[Fold]
+    n_folds: int
+    masked: bool
 
 
 def cross_validate(
@@ -144,6 +85,8 @@ def cross_validate(
     *,
     masked: bool = False,
     on_fold: OnFold | None = None,
+    processes: int | None = None,
+    new_sites: bool = True,
 ) -> CrossValidation:
     """Fit and judge the site-only, the federated and the pooled model on every fold.
 
@@ -153,80 +96,122 @@ def cross_validate(
         cohorts: Site -> its patients.
         masked: Whether the sums of the federated model are formed under masks.
         on_fold: Told how many folds are done, and of how many.
+        processes: To work in; by default as many as there are cores where the study is large enough to gain.
+        new_sites: Whether to judge every site by a model of all others.
 
     Raises:
         DivergedError: When a federated fit finds no estimate; it names the fold.
     """
+    cohorts = with_dealt_inner_folds(study, cohorts)
     folds = make_folds(study, cohorts)
-    judged: dict[ScoredModel, list[list[Judged]]] = {"federated": [], "site_only": [], "pooled": []}
-    for index, fold in enumerate(folds):
-        train = {site: part for site, c in cohorts.items() if (part := c.take(~fold.test[site])).n_patients}
-        test = concatenate([cohorts[site].take(mask) for site, mask in fold.test.items()])
-        judge = _Judge(study, dictionary, fold, concatenate(list(train.values())), test)
-        try:
-            judged["federated"].append([judge("", fit(study, dictionary, train, masked=masked))])
-            judged["pooled"].append([judge("", fit(_without_noise(study), dictionary, _pooled(study, train)))])
-        except DivergedError as error:
-            raise DivergedError(f"repeat {fold.repeat}, fold {fold.fold}: {error}") from None
-        judged["site_only"].append(
-            [
-                judge(site, alone, part.n_patients)
-                for site, part in train.items()
-                if (alone := fit_alone(study, dictionary, part)) is not None
-            ]
-        )
+    left_out = _sites_left_out(cohorts) if new_sites and len(cohorts) >= MIN_SITES_LEAVE_ONE_OUT else []
+    work = _Work(study, dictionary, cohorts, [*folds, *left_out], len(folds), masked)
+    judged: dict[ScoredModel, list[list[Judged]]] = {}
+    for index, models in enumerate(_all_folds(work, processes or _processes(study))):
+        for name, own in models.items():
+            judged.setdefault(name, []).append(own)
         if on_fold is not None:
-            on_fold(index + 1, len(folds))
+            on_fold(index + 1, len(work.folds))
+    scores = {name: scores_of(per_fold, by_patients=name in _OF_SITES) for name, per_fold in judged.items()}
     return CrossValidation(
         federated=tuple(models[0] for models in judged["federated"]),
-        scores={name: _scores(per_fold) for name, per_fold in judged.items()},
+        scores=scores,
+        differences=_differences(scores, folds),
+        judged=judged,
     )
 
 
-def fit(study: Study, dictionary: Dictionary, cohorts: Mapping[str, Cohort], *, masked: bool = False) -> Fitted:
-    """Return the study's model of these patients, by the same steps as in a real federation."""
-    times = event_times(cohorts) if study.privacy.exact_times else None
-    plan = compile_plan(study, dictionary, exact_times=times, evaluation=False, figures=False, adds_noise=True)
-    arrays = run_plan(plan, cohorts, masked=masked).progress.arrays
-    n = int(arrays["grid.n_intervals"])
-    return Fitted(
-        prepared=prepared_arrays(plan, arrays),
-        beta=arrays["fit.beta"],
-        edges=arrays["grid.edges"][:n],
-        cumulative_hazard=arrays["baseline.cumulative_hazard"][:n],
-        exact=study.privacy.exact_times,
-    )
+_OF_SITES: tuple[ScoredModel, ...] = ("new_site", "new_site_clinical")
 
 
-def fit_alone(study: Study, dictionary: Dictionary, cohort: Cohort) -> Fitted | None:
-    """Return what a site learns from its own patients alone, or None where that is nothing.
-
-    A Cox model at the site's own exact times with the study's penalty, whatever the study's method: alone, a site
-    shares no grid with anybody, and has too few events for one of its own.
-    """
-    if cohort.n_patients < MIN_PATIENTS_SITE_ONLY or not cohort.n_events:
-        return None
-    floors = {"min_events_per_interval": 1, "min_patients": 1, "differential": None}
-    own = study.model_copy(
-        update={
-            "model": study.model.model_copy(update={"method": "cox"}),
-            "privacy": study.privacy.model_copy(update=floors),
-        }
-    )
+def _all_folds(work: _Work, processes: int) -> Iterator[dict[ScoredModel, list[Judged]]]:
+    """Yield what each fold's models do, in order."""
+    global _inherited
+    if processes == 1 or len(work.folds) == 1:
+        for index in range(len(work.folds)):
+            yield _of_fold(work, index)
+        return
+    _inherited = work
     try:
-        return fit(own, dictionary, {cohort.site: cohort})
-    except DivergedError:
-        return None
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(min(processes, len(work.folds)), mp_context=context) as pool:
+            yield from pool.map(_of_inherited_fold, range(len(work.folds)))
+    finally:
+        _inherited = None
 
 
-def _without_noise(study: Study) -> Study:
-    """Return the study without differential privacy: one table hides nobody, and shows what the noise costs."""
-    return study.model_copy(update={"privacy": study.privacy.model_copy(update={"differential": None})})
+_inherited: _Work | None = None
 
 
-def event_times(cohorts: Mapping[str, Cohort]) -> list[float]:
-    """Return the distinct times at which an event was observed at any site, ascending."""
-    return [float(t) for t in np.unique(np.concatenate([c.time[c.event] for c in cohorts.values()]))]
+def _of_inherited_fold(index: int) -> dict[ScoredModel, list[Judged]]:
+    assert _inherited is not None  # set before the process was forked
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _of_fold(_inherited, index)
+
+
+def _processes(study: Study) -> int:
+    """Return how many processes gain time; where they cannot inherit the cohorts there is one."""
+    large = bool(study.model.wide_layers) or study.model.tunes_penalty
+    return (os.cpu_count() or 1) if large and sys.platform == "linux" else 1
+
+
+def _of_fold(work: _Work, index: int) -> dict[ScoredModel, list[Judged]]:
+    fold = work.folds[index]
+    train = {site: part for site, c in work.cohorts.items() if (part := c.take(~fold.test[site])).n_patients}
+    test = concatenate([work.cohorts[site].take(mask) for site, mask in fold.test.items() if mask.any()])
+    judge = Judge(work.study, fold, concatenate(list(train.values())), test)
+    try:
+        if index >= work.n_folds:
+            return _left_out(work, judge, train)
+        return _cross_validated(work, judge, train)
+    except DivergedError as error:
+        raise DivergedError(f"repeat {fold.repeat}, fold {fold.fold}: {error}") from None
+
+
+def _cross_validated(work: _Work, judge: Judge, train: Mapping[str, Cohort]) -> dict[ScoredModel, list[Judged]]:
+    study, dictionary = work.study, work.dictionary
+    found: dict[ScoredModel, list[Judged]] = {
+        "federated": [judge("", fit(study, dictionary, train, masked=work.masked))],
+        "pooled": [judge("", fit(without_noise(study), dictionary, _pooled(study, train)))],
+        "site_only": [
+            judge(site, alone, part.n_patients)
+            for site, part in train.items()
+            if (alone := fit_alone(study, dictionary, part)) is not None
+        ],
+    }
+    clinical = clinical_only(study, dictionary)
+    if clinical is not None:
+        found["federated_clinical"] = [judge("", fit(clinical, dictionary, train, masked=work.masked))]
+    return found
+
+
+def _left_out(work: _Work, judge: Judge, train: Mapping[str, Cohort]) -> dict[ScoredModel, list[Judged]]:
+    """Judge one site by a model of all others; a site's own failure to give one is no failure of the study."""
+    study, dictionary = work.study, work.dictionary
+    clinical = clinical_only(study, dictionary)
+    found: dict[ScoredModel, list[Judged]] = {"new_site": [judge("", fit(study, dictionary, train))]}
+    if clinical is not None:
+        found["new_site_clinical"] = [judge("", fit(clinical, dictionary, train))]
+    return found
+
+
+def _sites_left_out(cohorts: Mapping[str, Cohort]) -> list[Fold]:
+    """Return a split for each site whose patients can be judged."""
+    judged = [site for site, cohort in cohorts.items() if cohort.n_patients > 1 and cohort.event.any()]
+    return [
+        Fold(0, index, {other: np.full(c.n_patients, other == site) for other, c in cohorts.items()})
+        for index, site in enumerate(judged)
+    ]
+
+
+def _differences(scores: Mapping[ScoredModel, Scores], folds: Sequence[Fold]) -> tuple[Difference, ...]:
+    """Return the paired differences between the models that were judged."""
+    n_test = [sum(int(test.sum()) for test in fold.test.values()) for fold in folds]
+    n = sum(test.size for test in folds[0].test.values())
+    share = float(np.mean([tested / max(n - tested, 1) for tested in n_test]))
+    known = [(one, other) for one, other in _PAIRS if one in scores and other in scores]
+    found = [difference_of(one, other, dict(scores), share) for one, other in known]
+    return tuple(difference for difference in found if difference is not None)
 
 
 def _pooled(study: Study, cohorts: Mapping[str, Cohort]) -> Mapping[str, Cohort]:
@@ -234,144 +219,3 @@ def _pooled(study: Study, cohorts: Mapping[str, Cohort]) -> Mapping[str, Cohort]
     if study.model.method == "cox-stratified":
         return cohorts
     return {"pooled": concatenate(list(cohorts.values()))}
-
-
-def _fold_key(study: Study, site: str) -> bytes:
-    """Return the key of a simulated site's deal: fixed, so that a simulation gives the same folds every time."""
-    return f"simulate {study.name} {site}".encode()
-
-
-def _folds_of_column(cohorts: Mapping[str, Cohort]) -> list[Fold]:
-    labels = [c.fold for c in cohorts.values() if c.fold is not None]
-    ends = np.cumsum([c.n_patients for c in cohorts.values()])[:-1]
-    return [
-        Fold(0, index, dict(zip(cohorts, np.split(test, ends), strict=True)))
-        for index, (_, test) in enumerate(column_folds(np.concatenate(labels)))
-    ]
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """Scores models on the test patients of one fold."""
-
-    study: Study
-    dictionary: Dictionary
-    fold: Fold
-    train: Cohort
-    test: Cohort
-
-    def __call__(self, name: str, model: Fitted, weight: float = 1.0) -> Judged:
-        score = model.log_hazard(self.test, self.study, self.dictionary)
-        concordant, tied, comparable = _pairs([(self.test, score)])
-        horizons = np.asarray(self.study.endpoint.horizons_days, dtype=np.float64)
-        return Judged(
-            name=name,
-            weight=weight,
-            fold=self.fold,
-            patients=self.test,
-            log_hazard=score,
-            survival=model.survival(score, horizons),
-            comparable=int(comparable),
-            c_index=c_index(concordant, tied, comparable) if comparable else None,
-            c_index_within=_c_index(self._by_site(score)),
-            ibs=self._ibs(model, score),
-        )
-
-    def _by_site(self, score: Floats) -> list[tuple[Cohort, Floats]]:
-        """Return the test patients and their scores site by site; the fold took them in that order."""
-        ends = np.cumsum([0, *(int(test.sum()) for test in self.fold.test.values())])
-        rows = [np.arange(start, end) for start, end in pairwise(ends)]
-        return [(self.test.take(own), score[own]) for own in rows]
-
-    def _ibs(self, model: Fitted, score: Floats) -> float | None:
-        """Return the integrated Brier score, with the censoring curve of everybody (training and test)."""
-        try:
-            times = ibs_times(self.train.time, self.train.event)
-        except ArchipelError:
-            return None
-        everybody, test = concatenate([self.train, self.test]), self.test
-        late = bool(everybody.entry.any())
-        return integrated_brier(
-            test.time,
-            test.event,
-            model.survival(score, times),
-            times,
-            everybody.time,
-            everybody.event,
-            test.entry if late else None,
-            model.survival_each(score, test.entry) if late else None,
-            everybody.entry if late else None,
-        )
-
-
-def _c_index(parts: Sequence[tuple[Cohort, Floats]]) -> float | None:
-    """Return C over the pairs inside each part, or None where there is no comparable pair."""
-    concordant, tied, comparable = _pairs(parts)
-    return c_index(concordant, tied, comparable) if comparable else None
-
-
-def _pairs(parts: Sequence[tuple[Cohort, Floats]]) -> tuple[float, float, float]:
-    """Return concordant, tied and comparable pairs inside the parts."""
-    counts = [harrell(test.time, test.event, score, test.entry) for test, score in parts]
-    return sum(n[0] for n in counts), sum(n[1] for n in counts), sum(n[2] for n in counts)
-
-
-def _fold_means(per_fold: Sequence[Sequence[Judged]], value: Callable[[Judged], float | None]) -> CIndex:
-    values = [_weighted([(value(model), model.weight) for model in models]) for models in per_fold]
-    known = [c for c in values if c is not None]
-    return CIndex(
-        mean=_mean(values), sd=float(np.std(known, ddof=1)) if len(known) > 1 else None, per_fold=tuple(values)
-    )
-
-
-def _scores(per_fold: Sequence[Sequence[Judged]]) -> Scores:
-    """Return the scores of one kind of model over all folds; several models of a fold are averaged by weight."""
-    c_all = _fold_means(per_fold, lambda model: model.c_index)
-    ibs = _mean([_weighted([(model.ibs, model.weight) for model in models]) for models in per_fold])
-    slope = _slope([model for models in per_fold for model in models])
-    reasons = {
-        "c_index": "no fold had comparable pairs, or no site could train a model alone",
-        "ibs": "no fold had events enough to judge survival",
-        "calibration_slope": "the predictions do not vary, or no fit of them exists",
-    }
-    values = {"c_index": c_all.mean, "ibs": ibs, "calibration_slope": slope}
-    return Scores(
-        c_index=c_all,
-        c_index_within=_fold_means(per_fold, lambda model: model.c_index_within),
-        comparable_pairs=sum(models[0].comparable for models in per_fold if models),
-        ibs=ibs,
-        calibration_slope=slope,
-        reasons={name: reasons[name] for name, value in values.items() if value is None},
-    )
-
-
-def _slope(models: Sequence[Judged]) -> float | None:
-    """Return the mean slope of the out-of-fold log hazard: one for each repeat and model, weighted."""
-    slopes: list[tuple[float | None, float]] = []
-    for key in sorted({(m.fold.repeat, m.name) for m in models}):
-        own = [m for m in models if (m.fold.repeat, m.name) == key]
-        slopes.append((_slope_of(own), sum(m.weight for m in own)))
-    return _weighted(slopes)
-
-
-def _slope_of(models: Sequence[Judged]) -> float | None:
-    try:
-        slope, _ = calibration_slope(
-            np.concatenate([m.patients.time for m in models]),
-            np.concatenate([m.patients.event for m in models]),
-            np.concatenate([m.log_hazard for m in models]),
-            np.concatenate([m.patients.entry for m in models]),
-        )
-    except DivergedError:
-        return None
-    return slope
-
-
-def _weighted(values: Sequence[tuple[float | None, float]]) -> float | None:
-    known = [(value, weight) for value, weight in values if value is not None]
-    total = sum(weight for _, weight in known)
-    return sum(value * weight for value, weight in known) / total if total else None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    return _weighted([(value, 1.0) for value in values])

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from archipel.cross_validation import Judged
+from archipel.judging import Judged
 from models.kaplan_meier import N_GROUPS, product_limit
 from models.step import Floats
 from schemas.cohort import Cohort, concatenate

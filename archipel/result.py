@@ -28,6 +28,7 @@ from schemas.result import (
     Calibration,
     CovariateFacts,
     DictionaryFacts,
+    Difference,
     DifferentialFacts,
     KaplanMeier,
     Release,
@@ -80,6 +81,7 @@ class RunFacts:
     wall_s: float
     evaluation_kind: str
     evaluation: Mapping[ScoredModel, Scores]
+    differences: tuple[Difference, ...] = ()
     out_of_fold: tuple[KaplanMeier, Calibration | None] | None = None
     warnings: Sequence[str] = ()
     silent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -117,7 +119,7 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         seed=facts.seed,
         method=study.model.method,
         ties=None if study.model.method == "hazard" else study.model.ties,
-        penalty=study.model.penalty,
+        penalty=_penalty(plan, arrays),
         standardise=study.model.standardise,
         exact_times=exact,
         grid_intervals=None if exact else int(arrays["grid.n_intervals"]),
@@ -139,6 +141,7 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         calibration=calibration,
         evaluation_kind=facts.evaluation_kind,
         evaluation=dict(facts.evaluation),
+        differences=facts.differences,
         rounds=len(facts.round_log),
         bytes_up=facts.bytes_up,
         bytes_down=facts.bytes_down,
@@ -149,6 +152,15 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         warnings=(*warnings, *facts.warnings),
         reasons=_reasons(plan, design, errors, baseline, kaplan_meier, calibration),
     )
+
+
+def _penalty(plan: Plan, arrays: Mapping[str, Floats]) -> float | dict[str, float]:
+    """Return the penalties of the fit: the study's, or one for each layer as cross-validation chose them."""
+    penalty = plan.study.model.penalty
+    if not isinstance(penalty, str):
+        return penalty
+    layers = dict.fromkeys(column.layer for column in design_columns(plan.study, plan.dictionary))
+    return dict(zip(layers, arrays["penalties.layer_penalties"].tolist(), strict=True))
 
 
 def _n_shown(n: int, sites: Sequence[SiteFacts], kaplan_meier: KaplanMeier | None) -> int | None:
@@ -181,7 +193,8 @@ def _study_facts(plan: Plan) -> StudyFacts:
 
 
 def _covariate(column: DesignColumn, j: int, plan: Plan, arrays: Mapping[str, Floats]) -> CovariateFacts:
-    described = plan.dictionary.column(column.column)
+    is_wide = plan.dictionary.wide_layer(column.layer) is not None
+    described = None if is_wide else plan.dictionary.column(column.column)
     codes = (described.codes if described is not None else None) or ()
     return CovariateFacts(
         name=column.name,
@@ -275,7 +288,7 @@ def _reasons(
     calibration: Calibration | None,
 ) -> dict[str, str]:
     private = plan.study.privacy.differential is not None
-    no_error = _NO_ERRORS if private else "the column does not vary over the sites, so nothing can be said about it"
+    no_error = _NO_ERRORS if private else "the column does not vary over the sites, or its layer is switched off"
     reasons = {
         f"standard_errors.{column.name}": no_error
         for column, error in zip(design, errors, strict=True)

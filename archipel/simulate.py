@@ -16,10 +16,12 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from archipel.artefact import artefact_bytes
-from archipel.cross_validation import CrossValidation, Judged, cross_validate, event_times
+from archipel.cross_validation import CrossValidation, cross_validate
 from archipel.curves import held_out_figures
 from archipel.features import complete_dictionary
+from archipel.fold_fits import event_times, with_dealt_inner_folds
 from archipel.folders import make_folder, verify_folder
+from archipel.judging import Judged
 from archipel.local_run import LocalRun, run_plan
 from archipel.report import write_report
 from archipel.result import RunFacts, make_result
@@ -107,7 +109,7 @@ def _simulate(
     dictionary, range_warnings = _with_range(study, dictionary, sites.cohorts)
     started = time.perf_counter()
     plan = _plan(study, dictionary, sites.cohorts)
-    run = run_plan(plan, sites.cohorts, masked=masked, on_round=_rounds_to(on_stage))
+    run = run_plan(plan, with_dealt_inner_folds(study, sites.cohorts), masked=masked, on_round=_rounds_to(on_stage))
     wall_s = time.perf_counter() - started
     validation = _evaluate(study, dictionary, sites.cohorts, on_stage, masked=masked)
     facts = RunFacts(
@@ -122,6 +124,7 @@ def _simulate(
         wall_s=wall_s,
         evaluation_kind=_evaluation_kind(study, validation),
         evaluation=validation.scores if validation is not None else {},
+        differences=validation.differences if validation is not None else (),
         out_of_fold=held_out_figures(validation.federated, study) if validation is not None else None,
         warnings=(
             _SIMULATION_MASKED if masked else _SIMULATION,

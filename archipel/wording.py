@@ -16,7 +16,10 @@ FEWEST_PAIRS = 200
 MODELS: dict[ScoredModel, str] = {
     "site_only": "Each site alone",
     "federated": "All sites together",
+    "federated_clinical": "Clinical columns alone",
     "pooled": "One pooled table",
+    "new_site": "At a site left out",
+    "new_site_clinical": "Left out, clinical alone",
 }
 """The judged models with the words for them, in the order in which they are shown."""
 METHODS = {

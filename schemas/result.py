@@ -11,25 +11,19 @@ import datetime
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from schemas.dictionary import ColumnType
 from schemas.errors import IncompatibleVersionError, MessageError
+from schemas.result_endpoints import CompetingEvents, OutcomeFacts, TreatmentResponse
+from schemas.result_part import Count, Part, Probability, Seconds, Text
 from schemas.shown import SHOWN_FROM
 from schemas.study import Method
 
-ScoredModel = Literal["federated", "site_only", "pooled"]
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Text = Annotated[str, Field(max_length=4000)]
+ScoredModel = Literal["federated", "site_only", "pooled", "federated_clinical", "new_site", "new_site_clinical"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class StudyFacts(_Part):
+class StudyFacts(Part):
     """The study that was run, as far as a reader of the result needs it."""
 
     name: Text
@@ -52,7 +46,7 @@ class StudyFacts(_Part):
     """Whom to ask."""
 
 
-class DictionaryFacts(_Part):
+class DictionaryFacts(Part):
     """The dictionary against which every site's tables were checked."""
 
     name: Text
@@ -63,7 +57,7 @@ class DictionaryFacts(_Part):
     """SHA-256 of its content, 64 hexadecimal digits."""
 
 
-class DifferentialFacts(_Part):
+class DifferentialFacts(Part):
     """What the run promises to every patient (docs/differential-privacy.md)."""
 
     epsilon: Annotated[float, Field(gt=0)]
@@ -78,7 +72,7 @@ class DifferentialFacts(_Part):
     """Sites whose noise the promise counts on: with so many that do not help the hub it holds."""
 
 
-class SiteFacts(_Part):
+class SiteFacts(Part):
     """One site of the run."""
 
     name: Text
@@ -91,7 +85,7 @@ class SiteFacts(_Part):
     """Why it was left out or dropped; empty for a site that took part to the end."""
 
 
-class CovariateFacts(_Part):
+class CovariateFacts(Part):
     """One column of the model's matrix."""
 
     name: Text
@@ -114,9 +108,13 @@ class CovariateFacts(_Part):
     """Over all sites, on the original scale."""
     standard_deviation: Annotated[float, Field(ge=0)]
     """Over all sites, on the original scale; 0 for a column that does not vary."""
+    treatment: Text | None = None
+    """Of an interaction: the treatment whose effect changes with it; mean and deviation are then in the treated."""
+    outcome: Text | None = None
+    """Of an outcome with several values: the one whose odds these are."""
 
 
-class SurvivalAt(_Part):
+class SurvivalAt(Part):
     """The survival at one horizon."""
 
     time: float
@@ -125,7 +123,7 @@ class SurvivalAt(_Part):
     """Probability of no event until `time`."""
 
 
-class Baseline(_Part):
+class Baseline(Part):
     """The hazard of a patient whose covariates are all at the mean over the sites."""
 
     edges: tuple[float, ...]
@@ -142,18 +140,19 @@ class Baseline(_Part):
         return self
 
 
-class CIndex(_Part):
+class CIndex(Part):
     """Concordance: the share of comparable pairs whose order the model predicts."""
 
     mean: Probability | None
-    """Over the folds; null where no fold had comparable pairs."""
+    """Over the folds; null where no fold had comparable pairs. Of an outcome without a time it is the area under the
+    ROC curve, which is the same share."""
     sd: Annotated[float, Field(ge=0)] | None
     """Standard deviation over the folds (n - 1); null with one fold."""
     per_fold: tuple[Probability | None, ...]
     """Repeat by repeat; null for a fold without comparable pairs."""
 
 
-class Scores(_Part):
+class Scores(Part):
     """How one model did on patients that it had not seen."""
 
     c_index: CIndex
@@ -165,7 +164,12 @@ class Scores(_Part):
     ibs: Annotated[float, Field(ge=0)] | None
     """Integrated Brier score with censoring weights; smaller is better, 0.25 is a coin."""
     calibration_slope: float | None
-    """Cox fit on the predicted log hazard; 1 is right, below 1 predictions are too extreme."""
+    """Cox fit on the predicted log hazard; of an outcome without a time, logistic fit on the predicted log odds. 1 is
+    right, below 1 predictions are too extreme."""
+    brier: Annotated[float, Field(ge=0)] | None = None
+    """Of an outcome without a time: half the mean squared distance of its probabilities from what happened."""
+    log_likelihood: float | None = None
+    """Of an outcome without a time: mean over the unseen patients; nearer to 0 is better."""
     reasons: dict[str, Text] = Field(default_factory=dict)
     """For each of `c_index`, `ibs` and `calibration_slope` that is null: why."""
 
@@ -176,7 +180,24 @@ class Scores(_Part):
         return self
 
 
-class SurvivalCurve(_Part):
+class Difference(Part):
+    """How much higher one model's C is than another's, on the same folds."""
+
+    first: ScoredModel
+    """The model whose C is the larger where `c_index` is above 0."""
+    second: ScoredModel
+    """The model that it is compared with."""
+    c_index: Annotated[float, Field(ge=-1, le=1)]
+    """Mean of the differences over the folds (over the sites for `new_site`)."""
+    lower: float | None
+    """Of the 95 % interval, which counts that folds share training patients; null with one fold."""
+    upper: float | None
+    """Of the 95 % interval; null with one fold."""
+    folds: Count
+    """In which both models could be judged."""
+
+
+class SurvivalCurve(Part):
     """The Kaplan-Meier estimate of one risk group."""
 
     group: Text
@@ -203,7 +224,7 @@ class SurvivalCurve(_Part):
         return self
 
 
-class KaplanMeier(_Part):
+class KaplanMeier(Part):
     """Observed survival by predicted risk."""
 
     basis: Literal["in-sample", "held-out"]
@@ -214,7 +235,7 @@ class KaplanMeier(_Part):
     """From the lowest risk to the highest."""
 
 
-class CalibrationPoint(_Part):
+class CalibrationPoint(Part):
     """Predicted and observed survival of one group at one horizon."""
 
     horizon: float
@@ -233,7 +254,7 @@ class CalibrationPoint(_Part):
     """Of the 95 % interval of `observed`."""
 
 
-class Calibration(_Part):
+class Calibration(Part):
     """Predicted against observed survival at the horizons."""
 
     basis: Literal["in-sample", "held-out"]
@@ -242,7 +263,7 @@ class Calibration(_Part):
     """One for each horizon and group."""
 
 
-class RoundFacts(_Part):
+class RoundFacts(Part):
     """One round: one question to every site and the sum of the answers."""
 
     step: Text
@@ -261,7 +282,7 @@ class RoundFacts(_Part):
     """That answered with a summand."""
 
 
-class ReleasedArray(_Part):
+class ReleasedArray(Part):
     """One array that left a site."""
 
     name: Text
@@ -272,7 +293,7 @@ class ReleasedArray(_Part):
     """In words, as in the plan."""
 
 
-class Release(_Part):
+class Release(Part):
     """What left each site for one part of a step."""
 
     step: Text
@@ -293,7 +314,7 @@ class Release(_Part):
     """Sites that took part in the run and sent nothing here (too few patients for this step)."""
 
 
-class Result(_Part):
+class Result(Part):
     """Everything that a run found. Times are in `study.time_unit`; coefficients are log hazard ratios."""
 
     kind: Literal["result"] = "result"
@@ -317,7 +338,7 @@ class Result(_Part):
     seed: int | None
     """Of the random numbers of the run; null where it drew none."""
     method: Method
-    """`hazard`, `cox` or `cox-stratified`."""
+    """As in the study file."""
     ties: Literal["breslow", "efron"] | None
     """How tied event times were treated; null for `hazard`, which has no ties."""
     penalty: Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]]
@@ -346,7 +367,7 @@ class Result(_Part):
     covariates: tuple[CovariateFacts, ...]
     """In the order of `coefficients`."""
     coefficients: dict[str, float]
-    """Log hazard ratios for one unit, on the original scale."""
+    """Log hazard ratios (log odds ratios of an outcome without a time) for one unit, on the original scale."""
     standard_errors: dict[str, float | None]
     """Of the coefficients; null, with a reason, where a column does not vary and under differential privacy."""
     log_likelihood: float | None
@@ -357,10 +378,20 @@ class Result(_Part):
     """Null, with a reason, where no curve could be drawn."""
     calibration: Calibration | None
     """Null, with a reason, where there are no horizons or no predictions."""
+    outcome: OutcomeFacts | None = None
+    """Null for a time to an event."""
+    treatment: TreatmentResponse | None = None
+    """Null where the study names no treatment, or the run came to no curves."""
+    competing: CompetingEvents | None = None
+    """Null without competing events."""
     evaluation_kind: Text
     """How the model was judged, in a sentence; for an empty `evaluation`, why there is none."""
     evaluation: dict[ScoredModel, Scores]
-    """`federated`: the model of all sites. `site_only`: each site's own. `pooled`: one table, in `simulate` alone."""
+    """`federated`: the model of all sites. `site_only`: each site's own. `pooled`: one table, in `simulate` alone.
+    `federated_clinical`: of all sites, clinical columns alone. `new_site`, `new_site_clinical`: the same at a site
+    that took no part in training, in `simulate` alone; their `per_fold` are sites, their means are by patients."""
+    differences: tuple[Difference, ...] = ()
+    """Paired comparisons of the models of `evaluation`, in `simulate` alone."""
     rounds: Count
     """Rounds of the run, set-up not counted."""
     bytes_up: Count

@@ -28,7 +28,7 @@ from choose import PENALTY
 from private_fit import HONEST_SITES, N_SITES, Mode, cohort_of, fit, scores, study_of
 from threadpoolctl import threadpool_limits
 
-from archipel.cross_validation import fit as ordinary_fit
+from archipel.fold_fits import fit as ordinary_fit
 from models.compile import compile_plan
 from models.concordance import c_index, harrell
 from models.step import Floats

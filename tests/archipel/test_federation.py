@@ -22,8 +22,8 @@ import pytest
 
 from archipel import Study, runs
 from archipel.alive import descendants, is_alive, running_children
-from archipel.cross_validation import fit
 from archipel.demo import CONFIGS, make_sites
+from archipel.fold_fits import fit
 from archipel.homes import enrol_site, init_hub, init_site, join_site, list_sites, revoke_site, utc_now
 from archipel.local_federation import LocalFederation, find_sites
 from archipel.local_run import run_plan

@@ -50,7 +50,8 @@ def test_a_simulation_writes_what_it_returns(done: tuple[Result, Path]) -> None:
     assert parse_result((out / "result.json").read_bytes()) == result
     assert result.n == rounded(128)
     assert len(result.sites) == 5
-    assert set(result.evaluation) == {"federated", "site_only", "pooled"}
+    assert set(result.evaluation) == {"federated", "site_only", "pooled", "new_site"}
+    assert [(one.first, one.second) for one in result.differences] == [("federated", "site_only")]
     assert "<script" not in (out / "report.html").read_text()
 
 
@@ -191,8 +192,9 @@ def test_a_published_train_test_split_is_one_fold(sites: Path, tmp_path: Path) -
 def test_a_simulation_tells_how_far_it_is(sites: Path, tmp_path: Path) -> None:
     stages: list[Stage] = []
     simulate(CONFIGS / "cgd" / "study.toml", sites, tmp_path, on_stage=stages.append)
-    assert [stage.done for stage in stages if stage.name == "evaluation"] == [1, 2, 3, 4, 5]
-    assert {stage.of for stage in stages if stage.name == "evaluation"} == {5}
+    folds_and_sites = 5 + 5
+    assert [stage.done for stage in stages if stage.name == "evaluation"] == list(range(1, folds_and_sites + 1))
+    assert {stage.of for stage in stages if stage.name == "evaluation"} == {folds_and_sites}
 
 
 def test_a_dictionary_without_a_largest_time_is_simulated_and_said(sites: Path, tmp_path: Path) -> None:
