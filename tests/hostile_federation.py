@@ -51,6 +51,8 @@ _numbers = itertools.count(1)
 class HostileFederation(LocalFederation):
     """Everything but the hub's launcher and the recording is what `archipel hub up` and `archipel site up` start."""
 
+    connection: Connection | None = None
+
     def start(self) -> None:
         child = [sys.executable, "-m", "tests.doubles.hostile_hub", "--home", str(self.hub)]
         hostile = Child("launcher", child, {"PYTHONPATH": str(ROOT)})
@@ -66,11 +68,12 @@ class HostileFederation(LocalFederation):
         launcher.submit(self.hub, f"hostile-{id(self)}")
         address = self.hub / ADDRESS_FILE
         until(address.exists, "the hostile hub", self.logs)
-        self.connection: Connection = Client(address.read_text(), "AF_UNIX")
+        self.connection = Client(address.read_text(), "AF_UNIX")
         assert self.carry(dict.fromkeys(self.sites, b"no message of ours")).keys() == self.sites.keys()
 
     def carry(self, requests: Mapping[str, bytes]) -> dict[str, bytes]:
         """Ask each site once, all at the same time, and return the bytes that the hub received for an answer."""
+        assert self.connection is not None
         self.connection.send((dict(requests), DEADLINE_S))
         assert self.connection.poll(DEADLINE_S + 30), f"no answer from the hostile hub\n{self.logs()}"
         outcomes: dict[str, bytes] = self.connection.recv()
@@ -79,9 +82,13 @@ class HostileFederation(LocalFederation):
         return outcomes
 
     def stop(self) -> None:
-        super().stop()
-        self._supervisor.request_stop()
-        self._thread.join(20)
+        if self.connection is not None:
+            self.connection.close()
+        try:
+            super().stop()
+        finally:
+            self._supervisor.request_stop()
+            self._thread.join(60)
 
     def received(self) -> bytes:
         """Everything that the hub's process was ever sent by a site."""

@@ -97,7 +97,7 @@ def test_a_private_study_runs_pays_once_a_release_and_the_next_one_over_the_budg
 def test_a_run_that_loses_a_site_whose_noise_it_counts_on_ends(federation: LocalFederation, tmp_path: Path) -> None:
     """Five sites, of which one may help the hub: of the four that are left three are honest, and it asks for four."""
     plan = private_study(
-        tmp_path / "short", "private-short", epsilon=0.5, honest_sites=4, deadline_s=3, on_dropout='"continue"'
+        tmp_path / "short", "private-short", epsilon=0.5, honest_sites=4, deadline_s=6, on_dropout='"continue"'
     )
     federation.approve(plan)
     run_id = runs.launch_plan(federation.hub, plan)
