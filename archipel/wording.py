@@ -113,7 +113,12 @@ def _wald(beta: float, se: float) -> Interval:
 
 
 def covariate_label(covariate: CovariateFacts) -> str:
-    """Return the column's name without underscores and without a unit at its end."""
+    """Return the column's name without underscores and without a unit at its end.
+
+    A component of a wide layer is called as in `coefficients` (``rna 1``): it is no column of a table.
+    """
+    if covariate.column == covariate.layer:
+        return covariate.name
     name = covariate.column
     if covariate.unit:
         for ending in (f"_{covariate.unit}", f"_{covariate.unit}s"):

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from archipel import wording
-from schemas.result import CIndex
+from schemas.result import CIndex, CovariateFacts
 from tests.archipel.results import changed, federation_result, simulated_result
 
 
@@ -40,6 +40,13 @@ def test_a_column_without_spread_has_no_interval() -> None:
 def test_covariates_are_named_for_people(name: str, label: str, contrast: str) -> None:
     row = next(row for row in wording.hazard_ratios(federation_result()) if row.name == name)
     assert (row.label, row.contrast) == (label, contrast)
+
+
+def test_components_of_a_layer_are_told_apart() -> None:
+    component = CovariateFacts(
+        name="rna 2", column="rna", layer="rna", type="number", mean=0.0, standard_deviation=1.0
+    )
+    assert wording.covariate_label(component) == "rna 2"
 
 
 def test_the_answer_says_what_was_found() -> None:
