@@ -1,17 +1,15 @@
-"""The privacy budget: charged once, before the release, over all studies, and never lost to a crash."""
+"""The privacy budget: charged once, before the release, over all studies, and never lost to a crash.
+
+A site that is killed between debit and release, with the real guard, is in tests/client/test_noising_crash.py.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import math
-import random
-import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from hypothesis import strategies as st
 
 from privacy.accountant import epsilon_of, mu_of
 from privacy.budget import Budget, BudgetBrokenError, Charge, Limit, Verdict, account, affordable, judge
-from privacy.ledger import entries, verify_ledger
 from privacy.storage import StorageError
 
 LIMIT = Limit(epsilon=3.0, delta=1e-5)
@@ -214,120 +211,28 @@ def test_a_full_disk_debits_nothing_and_the_account_goes_on(path: Path) -> None:
     assert budget.debit(numbered(500, mu_squared=1e-6), LIMIT).kind == "debit"
 
 
-# ------------------------------------------------------------------ kill -9 between debit and release
-# What a site does for one round, in the guard's order: debit, noise, keep the bytes, ledger, release. The process
-# kills itself at the point it is told; `release` stands for the bytes on the wire.
-_SITE = """
-import json, os, signal, sqlite3, sys
-from pathlib import Path
-import numpy as np
-import privacy.budget
-from privacy.budget import Budget, Charge, Limit
-from privacy.ledger import Event, Ledger
-from privacy.noise import noisy
-from privacy.storage import write_durably
-from schemas.canonical import sha256_hex
-from schemas.plan import ArraySpec, Noise, PartSpec
-
-home, number, point = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-
-def reached(name):
-    if name == point:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def in_commit(statement):
-    if statement == "COMMIT" and debiting:
-        reached("in the commit")
-
-debiting = False
-connect = sqlite3.connect
-def watched(*args, **kwargs):
-    connection = connect(*args, **kwargs)
-    connection.set_trace_callback(in_commit)
-    return connection
-privacy.budget.sqlite3.connect = watched
-
-limit = Limit(3.0, 1e-5)
-slope = ArraySpec(name="slope", shape=(2,), meaning="slopes")
-part = PartSpec(name="gradient", sends=(), releases=(slope,), times=30, noise=Noise(sensitivity=2.0, share=1 / 30))
-charge = Charge("tables", "run-1", "fit", number, limit.mu_squared / 30, "small-study", "a" * 64)
-budget = Budget(home / "budget.sqlite")
-reached("before the debit")
-debiting = True
-assert budget.debit(charge, limit).allows
-debiting = False
-reached("after the debit")
-kept = home / f"kept-{number}.json"
-if not kept.exists():
-    answer = noisy({"slope": np.array([1.0, 2.0])}, part, limit.mu_squared ** 0.5 / 30 ** 0.5)
-    reached("after the noise")
-    write_durably(kept, json.dumps(answer["slope"].tolist()).encode())
-body = kept.read_bytes()
-reached("after keeping")
-ledger, digest = Ledger(home / "ledger.jsonl"), sha256_hex(body)
-if not ledger.holds_release(digest):
-    ledger.append(Event("release", run="run-1", step="fit", number=number, digest=digest))
-reached("after the ledger")
-with (home / "wire.jsonl").open("a") as wire:
-    wire.write(json.dumps([number, digest]) + "\\n")
-    wire.flush()
-    os.fsync(wire.fileno())
-reached("after the release")
-"""
-_POINTS = (
-    "before the debit",
-    "in the commit",
-    "after the debit",
-    "after the noise",
-    "after keeping",
-    "after the ledger",
-    "after the release",
-)
+# ------------------------------------------------------------------ held against the ledger
+def test_charges_that_the_file_lacks_are_entered_again_whatever_the_limit(path: Path) -> None:
+    budget = Budget(path)
+    held = [numbered(number, mu_squared=LIMIT.mu_squared) for number in range(3)]
+    budget.debit(held[0], LIMIT)
+    assert budget.restore(held) == 2
+    assert budget.restore(held) == 0
+    assert budget.charges("tables") == tuple(held)
+    assert budget.left("tables", LIMIT).left_epsilon == 0.0
 
 
-def test_killed_twenty_times_a_site_never_debits_twice_nor_releases_without_debit(tmp_path: Path) -> None:
-    draw = random.Random(20)
-    points = [*_POINTS, *draw.choices(_POINTS[1:5], k=20 - len(_POINTS))]
-
-    def site(number: int, point: str) -> int:
-        done = subprocess.run(
-            [sys.executable, "-c", _SITE, str(tmp_path), str(number), point],
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        assert_released_is_paid_and_entered(tmp_path)
-        return done.returncode
-
-    for number, point in enumerate(points):
-        assert site(number, point) == -signal.SIGKILL, point
-        if point == "after the release":  # the hub has it, and asks again because its own process died
-            assert point_of(tmp_path, number)
-        assert site(number, "never") == 0
-    charges = Budget(tmp_path / "budget.sqlite").charges("tables")
-    assert [charge.number for charge in charges] == list(range(20))
-    assert Budget(tmp_path / "budget.sqlite").left("tables", LIMIT).releases == 20
-    digests = {number: {digest for n, digest in wire(tmp_path) if n == number} for number in range(20)}
-    assert all(len(own) == 1 for own in digests.values()), "a round asked again must get the same bytes"
+def test_a_charge_of_another_cost_than_the_ledgers_is_damage_and_restores_nothing(path: Path) -> None:
+    budget = Budget(path)
+    budget.debit(numbered(1), LIMIT)
+    with pytest.raises(BudgetBrokenError, match="do not agree on what run run-1, fit #1 cost"):
+        budget.restore([numbered(0), numbered(1, mu_squared=CHARGE.mu_squared / 2)])
+    assert budget.charges("tables") == (numbered(1),)
 
 
-def wire(home: Path) -> list[tuple[int, str]]:
-    file = home / "wire.jsonl"
-    return [tuple(json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def point_of(home: Path, number: int) -> bool:
-    return any(n == number for n, _ in wire(home))
-
-
-def assert_released_is_paid_and_entered(home: Path) -> None:
-    """Every release so far has its one charge and its entry, and the chain is whole."""
-    paid = [charge.number for charge in Budget(home / "budget.sqlite").charges("tables")]
-    assert len(paid) == len(set(paid))
-    verify_ledger(home / "ledger.jsonl")
-    entered = [entry.event.digest for entry in entries(home / "ledger.jsonl")]
-    assert len(entered) == len(set(entered))
-    for number, digest in wire(home):
-        assert number in paid
-        assert digest in entered
+def test_what_a_round_was_charged_is_found_in_whichever_account(path: Path) -> None:
+    budget = Budget(path)
+    budget.debit(numbered(4, dataset="others"), LIMIT)
+    assert budget.paid("run-1", "fit", 4) == numbered(4, dataset="others")
+    assert budget.paid("run-1", "fit", 5) is None
+    assert budget.datasets() == ("others",)
