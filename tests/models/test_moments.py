@@ -4,9 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.moments import Moments, original_scale
-from models.preparation import Preparation, standardised
+from models.preparation import Preparation, standardised, transformed
+from tests.layers_kit import wide_cohort
 from tests.models.federation import cohort_of, context, run_step, split
 from tests.models.synthetic import COLUMNS, patients
+from tests.models.test_preparation import context_of, layer_of
 
 COHORT = patients()
 DESIGN = context(COLUMNS).design
@@ -95,3 +97,65 @@ def test_one_centre_for_each_column_is_needed():
 def test_when_a_site_leaves_the_others_are_asked_the_same():
     step = Moments(context(COLUMNS))
     assert step.shrink("sums", {}) == step.begin({})
+
+
+# ---------------------------------------------------------------- wide layers
+RNA, CNV = layer_of("rna", m=6, transform="sign-log1p"), layer_of("cnv", m=4)
+WIDE = context_of(RNA, CNV)
+
+
+def wide_patients(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    rna, cnv = rng.normal(0, 1000, (n, 6)), rng.integers(-2, 3, (n, 4)).astype(np.float64)
+    rna[rng.random((n, 6)) < 0.1] = np.nan
+    cnv[: n // 4] = np.nan
+    return wide_cohort({"rna": rna, "cnv": cnv}, seed)
+
+
+@given(labels=st.lists(st.integers(0, 5), min_size=60, max_size=60))
+def test_moments_of_wide_layers_over_sites_equal_those_of_all_transformed_cells(labels):
+    cohort = wide_patients()
+    state = run_step(Moments(WIDE), {}, split(cohort, labels))
+    for layer in (RNA, CNV):
+        cells = transformed(cohort.layers[layer.name].values, layer.transform)
+        np.testing.assert_allclose(state[f"{layer.name}_mean"], np.nanmean(cells, axis=0), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(state[f"{layer.name}_scale"], np.nanstd(cells, axis=0), rtol=1e-12)
+    assert (state["rna_n_patients"], state["cnv_n_patients"]) == (60, 45)
+    np.testing.assert_array_equal(state["mean"][1:], 0.0)
+    np.testing.assert_array_equal(state["scale"][1:], 1.0)
+
+
+def test_what_a_site_releases_of_a_layer_is_counted_cell_by_cell():
+    cohort = wide_patients()
+    answer = Moments(WIDE).local("sums", {}, cohort)
+    for j in range(4):
+        known = [v for v in cohort.layers["cnv"].values[:, j] if not np.isnan(v)]
+        assert answer["cnv_observed"][j] == len(known)
+        assert answer["cnv_nonzero"][j] == sum(v != 0 for v in known)
+        np.testing.assert_allclose(answer["cnv_total"][j], sum(known))
+        np.testing.assert_allclose(answer["cnv_squares"][j], sum(v * v for v in known))
+
+
+def test_a_site_without_a_layer_adds_nothing_to_it():
+    full, bare = wide_patients(), wide_cohort({"cnv": np.ones((20, 4))}, 5)
+    alone, both = (run_step(Moments(WIDE), {}, sites) for sites in ([full], [full, bare]))
+    for name in ("rna_mean", "rna_scale", "rna_n_patients"):
+        np.testing.assert_array_equal(alone[name], both[name])
+    assert both["n_patients"] == 80
+
+
+def test_prevalence_and_patients_are_counted_over_the_federation_and_not_at_a_site():
+    rare = np.zeros((100, 2))
+    rare[:6, 0] = 1.0
+    cohort = wide_cohort({"mut": rare + np.array([0.0, 1.0])})
+    context = context_of(layer_of("mut", m=2, min_prevalence=0.05))
+    sites = split(cohort, np.arange(100) >= 6)
+    assert run_step(Moments(context), {}, sites)["mut_scale"][0] > 0
+    assert run_step(Moments(context), {}, sites[1:])["mut_scale"][0] == 0
+    assert not run_step(Moments(context), {}, [sites[0]])["mut_scale"].any()  # six patients in all
+
+
+def test_the_sums_of_all_layers_travel_in_one_message():
+    (part,) = Moments(WIDE).parts()
+    assert part.times == 1
+    assert {spec.name for spec in part.releases} >= {"rna_total", "cnv_total"}
