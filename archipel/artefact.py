@@ -27,13 +27,22 @@ from schemas.plan import Plan
 from schemas.result import Result
 from schemas.shown import HIDDEN, at_least, shown_count
 
-__all__ = ["NOT_FOR", "artefact_bytes", "make_artefact"]
+__all__ = ["NOT_FOR", "artefact_bytes", "has_artefact", "make_artefact"]
 
 NOT_FOR = (
     "Decisions about the care of a patient: this is a model for research, not a medical device.",
     "Patients outside the ranges of the cohort that trained it, or another disease, endpoint or time origin.",
     "Saying what would happen if a covariate were changed: the model describes associations, not effects.",
 )
+
+
+def has_artefact(plan: Plan) -> bool:
+    """Whether a run of this plan ends with a model file: it predicts the survival until one event.
+
+    Where events compete, the curve of one cause alone would promise too much of it, and an outcome without a time has
+    no curve; their models stand in the result alone.
+    """
+    return plan.study.endpoint.has_time and not plan.study.endpoint.has_competing
 
 
 def artefact_bytes(arrays: Mapping[str, Floats], result: Result, plan: Plan) -> bytes:

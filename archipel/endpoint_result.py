@@ -24,7 +24,7 @@ from schemas.result_endpoints import (
     TreatmentAt,
     TreatmentResponse,
 )
-from schemas.shown import SHOWN_FROM, shown_at_risk, shown_count
+from schemas.shown import HIDDEN, NOT_SHOWN, SHOWN_FROM, shown_at_risk, shown_count
 
 __all__ = ["by_outcome", "competing_events", "outcome_facts", "treatment_response"]
 
@@ -55,9 +55,18 @@ def outcome_facts(plan: Plan, arrays: Arrays) -> OutcomeFacts | None:
     return OutcomeFacts(
         type="binary" if endpoint.type == "binary" else "category",
         codes=codes,
-        patients=tuple(shown_count(int(n)) for n in arrays["fit.outcomes"]),
+        patients=_shown_cells([int(n) for n in arrays["fit.outcomes"]]),
         log_odds_at_means={code: float(a) for code, a in zip(codes[1:], arrays["fit.alpha"], strict=True)},
     )
+
+
+def _shown_cells(counts: Sequence[int]) -> tuple[str, ...]:
+    """Return the counts of all values of an outcome: where one is hidden, a second one too, since the total is known."""
+    shown = [shown_count(n) for n in counts]
+    if sum(cell == HIDDEN for cell in shown) == 1:
+        rest = [place for place, cell in enumerate(shown) if cell != HIDDEN]
+        shown[min(rest, key=lambda place: counts[place])] = NOT_SHOWN
+    return tuple(shown)
 
 
 # ---------------------------------------------------------------- treatment

@@ -181,6 +181,10 @@ def clinical_only(study: Study, dictionary: Dictionary) -> Study | None:
     if not kept or all(column.layer == CLINICAL for column in design_columns(study, dictionary)):
         return None
     update: dict[str, Any] = {"layers": (CLINICAL,), "covariates": kept}
+    update["treatment"] = study.model.treatment if study.model.treatment in kept else None
+    update["interactions"] = tuple(
+        name for name in study.model.interactions if name in kept and update["treatment"] is not None
+    )
     if study.model.method == "hazard-network":
         update["method"] = "hazard"
     return study.model_copy(update={"model": study.model.model_copy(update=update)})
@@ -192,8 +196,10 @@ def without_noise(study: Study) -> Study:
 
 
 def event_times(cohorts: Mapping[str, Cohort]) -> list[float]:
-    """Return the distinct times at which an event was observed at any site, ascending."""
-    return [float(t) for t in np.unique(np.concatenate([c.time[c.event] for c in cohorts.values()]))]
+    """Return the distinct times at which an event, of any kind, was observed at any site, ascending."""
+    observed = [c.event if c.outcome is None else c.outcome > 0 for c in cohorts.values()]
+    times = [c.time[mask] for c, mask in zip(cohorts.values(), observed, strict=True)]
+    return [float(t) for t in np.unique(np.concatenate(times))]
 
 
 def _fold_key(study: Study, site: str) -> bytes:

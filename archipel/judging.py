@@ -88,7 +88,12 @@ class Judge:
         return [(bare.take(own), score[own]) for own in rows]
 
     def _ibs(self, model: Fitted, score: Floats) -> float | None:
-        """Return the integrated Brier score, with the censoring curve of everybody (training and test)."""
+        """Return the integrated Brier score, with the censoring curve of everybody (training and test).
+
+        None with competing events: the survival of one cause alone is nobody's.
+        """
+        if self.study.endpoint.has_competing:
+            return None
         try:
             times = ibs_times(self.train.time, self.train.event)
         except ArchipelError:
@@ -122,7 +127,7 @@ def scores_of(per_fold: Sequence[Sequence[Judged]], *, by_patients: bool = False
     slope = _slope([model for models in per_fold for model in models])
     reasons = {
         "c_index": "no fold had comparable pairs, or no site could train a model alone",
-        "ibs": "no fold had events enough to judge survival",
+        "ibs": "no fold had events enough to judge survival, or competing events leave no survival to judge",
         "calibration_slope": "the predictions do not vary, or no fit of them exists",
     }
     values = {"c_index": c_all.mean, "ibs": ibs, "calibration_slope": slope}

@@ -16,12 +16,13 @@ from typing import Literal
 import numpy as np
 
 from archipel.curves import calibration_points, risk_group_curves
+from archipel.endpoint_result import by_outcome, competing_events, outcome_facts, treatment_response
 from models.baseline import cumulative_hazard_at
 from models.moments import original_scale
 from models.progress import Progress
 from models.step import Floats
 from privacy.accountant import plan_delta
-from schemas.design import DesignColumn, design_columns
+from schemas.design import DesignColumn, design_columns, layer_designs
 from schemas.plan import Plan
 from schemas.result import (
     Baseline,
@@ -53,6 +54,8 @@ _WITH_NOISE = (
     "Every number of the run carries noise that hides each patient (differential privacy), patients and events too: "
     "the same study run again gives other numbers, and hazard ratios come without intervals."
 )
+_NO_SPREAD = "the column does not vary over the sites, or its layer is switched off"
+_ALL_FEATURES = "with a coefficient for every feature, standard errors would describe the penalty"
 _NO_ERRORS = "noise and clipping leave no standard error that would be honest"
 _NOT_RELEASED = "differential privacy: the run spends its budget on the model, and releases nothing else"
 NOT_MASKED = (
@@ -96,8 +99,8 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
     """
     plan, arrays = progress.plan, progress.arrays
     study = plan.study
-    design = design_columns(study, plan.dictionary)
-    coefficients, errors = original_scale(arrays["fit.beta"], arrays["fit.covariance"], arrays["moments.scale"])
+    covariates, coefficients, errors = _coefficients(plan, arrays)
+    names = [covariate.name for covariate in covariates]
     baseline = _baseline(plan, arrays)
     kaplan_meier, calibration = facts.out_of_fold or _in_sample(plan, arrays)
     exact = study.privacy.exact_times
@@ -118,11 +121,11 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         plan_hash=facts.plan_hash,
         seed=facts.seed,
         method=study.model.method,
-        ties=None if study.model.method == "hazard" else study.model.ties,
+        ties=study.model.ties if study.model.method in ("cox", "cox-stratified") else None,
         penalty=_penalty(plan, arrays),
         standardise=study.model.standardise,
         exact_times=exact,
-        grid_intervals=None if exact else int(arrays["grid.n_intervals"]),
+        grid_intervals=None if exact or not study.endpoint.has_time else int(arrays["grid.n_intervals"]),
         min_events_per_interval=study.privacy.min_events_per_interval,
         on_dropout=study.on_dropout,
         sums_masked=masked,
@@ -130,15 +133,16 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         n=_n_shown(int(arrays["fit.n_patients"]), facts.sites, kaplan_meier),
         events=rounded(int(arrays["fit.n_events"])),
         sites=facts.sites,
-        covariates=tuple(_covariate(column, j, plan, arrays) for j, column in enumerate(design)),
-        coefficients={column.name: float(b) for column, b in zip(design, coefficients, strict=True)},
-        standard_errors={
-            column.name: float(se) if se > 0 else None for column, se in zip(design, errors, strict=True)
-        },
+        covariates=covariates,
+        coefficients={name: float(b) for name, b in zip(names, coefficients, strict=True)},
+        standard_errors={name: float(se) if se > 0 else None for name, se in zip(names, errors, strict=True)},
         log_likelihood=float(arrays["fit.log_likelihood"]) if "fit.log_likelihood" in arrays else None,
         baseline=baseline,
         kaplan_meier=kaplan_meier,
         calibration=calibration,
+        outcome=outcome_facts(plan, arrays),
+        treatment_response=treatment_response(plan, arrays),
+        competing=competing_events(plan, arrays),
         evaluation_kind=facts.evaluation_kind,
         evaluation=dict(facts.evaluation),
         differences=facts.differences,
@@ -150,7 +154,7 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         releases=_releases(plan, facts),
         software=_software(),
         warnings=(*warnings, *facts.warnings),
-        reasons=_reasons(plan, design, errors, baseline, kaplan_meier, calibration),
+        reasons=_reasons(plan, names, errors, baseline, kaplan_meier, calibration),
     )
 
 
@@ -161,6 +165,19 @@ def _penalty(plan: Plan, arrays: Mapping[str, Floats]) -> float | dict[str, floa
         return penalty
     layers = dict.fromkeys(column.layer for column in design_columns(plan.study, plan.dictionary))
     return dict(zip(layers, arrays["penalties.layer_penalties"].tolist(), strict=True))
+
+
+def _coefficients(plan: Plan, arrays: Mapping[str, Floats]) -> tuple[Sequence[CovariateFacts], Floats, Floats]:
+    """Return the columns of the model with their coefficients and standard errors per unit; none of a network."""
+    if "fit.beta" not in arrays:
+        return (), np.zeros(0), np.zeros(0)
+    design, beta = design_columns(plan.study, plan.dictionary), arrays["fit.beta"]
+    # An outcome of several values has the covariates once for each of them.
+    scale = np.tile(arrays["moments.scale"], beta.size // len(design))
+    covariance = arrays.get("fit.covariance")
+    errors = np.zeros_like(beta) if covariance is None else original_scale(beta, covariance, scale)[1]
+    facts = [_covariate(column, j, plan, arrays) for j, column in enumerate(design)]
+    return by_outcome(facts, plan), beta / scale, errors
 
 
 def _n_shown(n: int, sites: Sequence[SiteFacts], kaplan_meier: KaplanMeier | None) -> int | None:
@@ -205,6 +222,7 @@ def _covariate(column: DesignColumn, j: int, plan: Plan, arrays: Mapping[str, Fl
         layer=column.layer,
         unit=described.unit if described is not None else None,
         description=described.description if described is not None else "",
+        interaction_with=column.treatment,
         mean=float(arrays["moments.mean"][j]),
         standard_deviation=float(arrays["moments.standard_deviation"][j]),
     )
@@ -218,12 +236,14 @@ def _baseline(plan: Plan, arrays: Mapping[str, Floats]) -> Baseline | None:
     edges = arrays["grid.edges"]
     horizons = np.asarray(plan.study.endpoint.horizons_days, dtype=np.float64)
     at_horizons = cumulative_hazard_at(horizons, edges, n, cumulative, exact=plan.study.privacy.exact_times)
+    survival = tuple(
+        SurvivalAt(time=float(t), survival=float(np.exp(-h))) for t, h in zip(horizons, at_horizons, strict=True)
+    )
     return Baseline(
         edges=(0.0, *map(float, edges[:n])),
         cumulative_hazard=tuple(map(float, cumulative[:n])),
-        survival=tuple(
-            SurvivalAt(time=float(t), survival=float(np.exp(-h))) for t, h in zip(horizons, at_horizons, strict=True)
-        ),
+        # Among competing events, that of one alone would be nobody's survival.
+        survival=() if plan.study.endpoint.has_competing else survival,
     )
 
 
@@ -281,30 +301,43 @@ def _differential(plan: Plan) -> DifferentialFacts | None:
 
 def _reasons(
     plan: Plan,
-    design: Sequence[DesignColumn],
+    names: Sequence[str],
     errors: Floats,
     baseline: Baseline | None,
     kaplan_meier: KaplanMeier | None,
     calibration: Calibration | None,
 ) -> dict[str, str]:
     private = plan.study.privacy.differential is not None
-    no_error = _NO_ERRORS if private else "the column does not vary over the sites, or its layer is switched off"
+    no_error = _NO_ERRORS if private else _ALL_FEATURES if _takes_all(plan) else _NO_SPREAD
     reasons = {
-        f"standard_errors.{column.name}": no_error
-        for column, error in zip(design, errors, strict=True)
-        if not error > 0
+        f"standard_errors.{name}": no_error for name, error in zip(names, errors, strict=True) if not error > 0
     }
     if private:
         reasons["log_likelihood"] = _NOT_RELEASED
+    if not names:
+        reasons["coefficients"] = "a network has weights, which mean nothing one by one"
+    other = _no_survival(plan)
     if baseline is None:
-        reasons["baseline"] = "the run has no baseline step"
+        reasons["baseline"] = other or "the run has no baseline step"
     if kaplan_meier is None:
         few = "no site had enough patients to draw survival by risk group"
-        reasons["kaplan_meier"] = _NOT_RELEASED if private else few
+        reasons["kaplan_meier"] = _NOT_RELEASED if private else other or few
     if calibration is None:
         few = "the study names no horizons, or no site had enough patients"
-        reasons["calibration"] = _NOT_RELEASED if private else few
+        reasons["calibration"] = _NOT_RELEASED if private else other or few
     return reasons
+
+
+def _takes_all(plan: Plan) -> bool:
+    """Whether every feature of a wide layer has a coefficient."""
+    return any(not layer.n_components for layer in layer_designs(plan.study, plan.dictionary))
+
+
+def _no_survival(plan: Plan) -> str:
+    """Return why a study has no figures of survival; empty where it could."""
+    if not plan.study.endpoint.has_time:
+        return "the outcome has no time"
+    return "events compete: see `competing`" if plan.study.endpoint.has_competing else ""
 
 
 def _software() -> dict[str, str]:

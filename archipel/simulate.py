@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from archipel.artefact import artefact_bytes
+from archipel.artefact import artefact_bytes, has_artefact
 from archipel.cross_validation import CrossValidation, cross_validate
 from archipel.curves import held_out_figures
 from archipel.features import complete_dictionary
@@ -23,6 +23,7 @@ from archipel.fold_fits import event_times, with_dealt_inner_folds
 from archipel.folders import make_folder, verify_folder
 from archipel.judging import Judged
 from archipel.local_run import LocalRun, run_plan
+from archipel.outcome_validation import OutcomeValidation, cross_validate_outcome, outcome_predictions
 from archipel.report import write_report
 from archipel.result import RunFacts, make_result
 from archipel.site_folders import Sites, read_sites
@@ -33,7 +34,7 @@ from schemas.cohort import Cohort
 from schemas.dictionary import Dictionary
 from schemas.errors import ArchipelError, Fault, FaultsError
 from schemas.plan import Plan
-from schemas.result import Result, RoundFacts
+from schemas.result import Calibration, KaplanMeier, Result, RoundFacts
 from schemas.study import FoldColumn, Study, load_study
 
 _SIMULATION = "This is a simulation: all tables were read by one process, and nothing was protected."
@@ -124,8 +125,8 @@ def _simulate(
         wall_s=wall_s,
         evaluation_kind=_evaluation_kind(study, validation),
         evaluation=validation.scores if validation is not None else {},
-        differences=validation.differences if validation is not None else (),
-        out_of_fold=held_out_figures(validation.federated, study) if validation is not None else None,
+        differences=validation.differences if isinstance(validation, CrossValidation) else (),
+        out_of_fold=_held_out(validation, study),
         warnings=(
             _SIMULATION_MASKED if masked else _SIMULATION,
             *range_warnings,
@@ -135,6 +136,15 @@ def _simulate(
     result = make_result(run.progress, facts)
     _write(result, run, validation, out)
     return result
+
+
+def _held_out(
+    validation: CrossValidation | OutcomeValidation | None, study: Study
+) -> tuple[KaplanMeier, Calibration | None] | None:
+    """Return the figures of out-of-fold predictions; None where Kaplan-Meier curves would tell nothing."""
+    if not isinstance(validation, CrossValidation) or study.endpoint.has_competing:
+        return None
+    return held_out_figures(validation.federated, study)
 
 
 def predictions_table(validation: CrossValidation) -> pd.DataFrame:
@@ -200,7 +210,7 @@ def _evaluate(
     on_stage: OnStage | None,
     *,
     masked: bool,
-) -> CrossValidation | None:
+) -> CrossValidation | OutcomeValidation | None:
     if study.evaluation.folds == 0:
         return None
     _verify_folds(study, cohorts)
@@ -209,6 +219,8 @@ def _evaluate(
         if on_stage is not None:
             on_stage(Stage("evaluation", done, of))
 
+    if not study.endpoint.has_time:
+        return cross_validate_outcome(study, dictionary, cohorts, masked=masked, on_fold=on_fold)
     return cross_validate(study, dictionary, cohorts, masked=masked, on_fold=on_fold)
 
 
@@ -220,10 +232,11 @@ def _verify_folds(study: Study, cohorts: Mapping[str, Cohort]) -> None:
         raise FaultsError(study.name, [fault])
 
 
-def _evaluation_kind(study: Study, validation: CrossValidation | None) -> str:
+def _evaluation_kind(study: Study, validation: CrossValidation | OutcomeValidation | None) -> str:
     if validation is None:
         return "The study asks for no evaluation (folds = 0)."
-    pairs = "C over all pairs of a fold, pairs across sites included, which only a simulation can count"
+    index = "C" if study.endpoint.has_time else "area under the ROC curve"
+    pairs = f"{index} over all pairs of a fold, pairs across sites included, which only a simulation can count"
     if isinstance(study.evaluation.folds, FoldColumn):
         return f"Folds dealt by the column {study.evaluation.folds.column}; {pairs}."
     repeats = f", repeated {study.evaluation.repeats} times" if study.evaluation.repeats > 1 else ""
@@ -261,12 +274,16 @@ def _round_log(run: LocalRun) -> tuple[RoundFacts, ...]:
 def _write(
     result: Result,
     run: LocalRun,
-    validation: CrossValidation | None,
+    validation: CrossValidation | OutcomeValidation | None,
     out: Path,
 ) -> None:
     make_folder(out)
     (out / "result.json").write_text(result.to_json(), encoding="utf-8")
-    if validation is not None:
+    if isinstance(validation, OutcomeValidation) and result.outcome is not None:
+        table = outcome_predictions(validation, result.outcome.codes)
+        table.to_parquet(out / "predictions.parquet", index=False)
+    elif isinstance(validation, CrossValidation):
         predictions_table(validation).to_parquet(out / "predictions.parquet", index=False)
-    (out / "model.safetensors").write_bytes(artefact_bytes(run.progress.arrays, result, run.progress.plan))
+    if has_artefact(run.progress.plan):
+        (out / "model.safetensors").write_bytes(artefact_bytes(run.progress.arrays, result, run.progress.plan))
     write_report(result, out / "report.html", plan=run.progress.plan)

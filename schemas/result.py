@@ -108,7 +108,7 @@ class CovariateFacts(Part):
     """Over all sites, on the original scale."""
     standard_deviation: Annotated[float, Field(ge=0)]
     """Over all sites, on the original scale; 0 for a column that does not vary."""
-    treatment: Text | None = None
+    interaction_with: Text | None = None
     """Of an interaction: the treatment whose effect changes with it; mean and deviation are then in the treated."""
     outcome: Text | None = None
     """Of an outcome with several values: the one whose odds these are."""
@@ -380,7 +380,7 @@ class Result(Part):
     """Null, with a reason, where there are no horizons or no predictions."""
     outcome: OutcomeFacts | None = None
     """Null for a time to an event."""
-    treatment: TreatmentResponse | None = None
+    treatment_response: TreatmentResponse | None = None
     """Null where the study names no treatment, or the run came to no curves."""
     competing: CompetingEvents | None = None
     """Null without competing events."""
