@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from schemas.dictionary import Column, Dictionary, load_dictionary
+from schemas.dictionary import Column, Dictionary, WideLayer, load_dictionary
 from schemas.study import (
     Criterion,
     Differential,
@@ -20,6 +20,7 @@ from schemas.study import (
     Evaluation,
     FoldColumn,
     Model,
+    Network,
     Privacy,
     Study,
     load_study,
@@ -32,12 +33,14 @@ SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
     ("study-file.md", "`[eligibility]`", Eligibility),
     ("study-file.md", "`[[eligibility.criteria]]`", Criterion),
     ("study-file.md", "`[model]`", Model),
+    ("study-file.md", "`[model.network]`", Network),
     ("study-file.md", "`[evaluation]`", Evaluation),
     ("study-file.md", "`[evaluation.folds]`", FoldColumn),
     ("study-file.md", "`[privacy]`", Privacy),
     ("study-file.md", "`[privacy.differential]`", Differential),
     ("dictionary-file.md", "Top level", Dictionary),
     ("dictionary-file.md", "`[[columns]]`", Column),
+    ("dictionary-file.md", "`[[layers]]`", WideLayer),
 ]
 
 
