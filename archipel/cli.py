@@ -1,8 +1,8 @@
 """The command `archipel`: what it can do, in the order in which a newcomer needs it.
 
-The commands themselves stand in `cli_study`, `cli_site`, `cli_hub`, `cli_runs` and `cli_local`; each parses its
-words, calls the function that a notebook would call, and prints. Heavy imports (tables, figures, Flower) stand
-inside the commands, so that `archipel --help` answers at once.
+The commands themselves stand in `cli_study`, `cli_site`, `cli_hub`, `cli_runs`, `cli_models` and `cli_local`; each
+parses its words, calls the function that a notebook would call, and prints. Heavy imports (tables, figures, Flower)
+stand inside the commands, so that `archipel --help` answers at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import typer
 import typer.core
 import typer.models
 
-from archipel import cli_hub, cli_local, cli_runs, cli_site, cli_study
+from archipel import cli_hub, cli_local, cli_models, cli_runs, cli_site, cli_study
 from archipel.cli_common import command_group, run_safely, say
 
 __all__ = ["app", "build", "main"]
@@ -51,6 +51,7 @@ app.command("trial")(cli_local.trial)
 app.command("launch")(cli_runs.launch)
 app.add_typer(cli_study.app, name="study")
 app.add_typer(cli_runs.app, name="runs")
+app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_site.app, name="site")
 app.add_typer(cli_hub.app, name="hub")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archipel import cli_site_models
 from archipel.cli_common import SITE, AsJson, SiteHome, ask, command_group, print_json, say, verify_not_running
 from schemas.errors import ArchipelError
 
@@ -23,6 +24,7 @@ ledger = command_group("The record of everything that left this site.")
 app.add_typer(ledger, name="ledger")
 peers = command_group("The keys of the other sites whose fingerprints were compared here.")
 app.add_typer(peers, name="peers")
+app.add_typer(cli_site_models.app, name="models")
 
 Which = Annotated[
     str,
