@@ -163,7 +163,7 @@ def test_without_masks_a_site_with_too_few_patients_of_a_layer_adds_nothing_to_i
 
 
 # ---------------------------------------------------------------- the shared cohorts
-@pytest.mark.parametrize("name", ["tcga_gbmlgg", "tcga_blca"])
+@pytest.mark.parametrize("name", ["tcga_gbmlgg", "tcga_blca", "tcga_luad", "fed_tcga_brca"])
 def test_eight_rounds_reach_the_pooled_subspace_of_real_expression(name: str, cohorts: Path) -> None:
     kit = shared_cohort(cohorts, name, ("rna",))
     (layer,) = layer_designs(kit.study, kit.dictionary)
