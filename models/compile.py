@@ -242,6 +242,7 @@ class _Compiler:
                 f"{prefix}grid", "event_grid", cohort,
                 f"Events in fixed bins of time over {who}, from which the common time grid is made.",
                 {"bin_edges": self.bin_edges, "min_events": self.study.privacy.min_events_per_interval,
+                 **({"count_censored": True} if self.study.privacy.count_censored else {}),
                  **grid_settings(self.study), **folds},
                 optional=optional,
             ),

@@ -305,9 +305,14 @@ def _floors(plan: Plan) -> list[str]:
     )
     if terms.differential is not None:
         return [*patients, *_item(f"equal intervals of time, fixed in the plan: {terms.time_bins}")]
+    censored = _item(
+        "patients who leave without an event, in each interval and over all sites: none, or "
+        f"{terms.min_events_per_interval} and more"
+    )
     return [
         *patients,
         *_item(f"events in each interval of the common time grid, over all sites: {terms.min_events_per_interval}"),
+        *(censored if terms.count_censored else []),
         *_item(f"bins of time in which events are counted: {terms.time_bins}"),
     ]
 

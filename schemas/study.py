@@ -230,6 +230,8 @@ class Privacy(BaseModel):
         min_events_per_interval: Events of the federation in each interval of the common time grid. 1 means
             exact event times, which `simulate` alone accepts.
         time_bins: Bins of the summed event histogram from which the grid is made.
+        count_censored: Whether an interval also has none or at least as many patients who leave without an event, so
+            that none of them shows alone between two sums. Costs intervals, and with few censored discrimination.
         secure_sum: Whether the hub sees sums over the sites alone, under masks. Needs three sites; with two, whoever
             knows one site's numbers knows the other's, so it has to be switched off in words, here and at both sites.
         differential: Noise that hides every patient; without it there is none.
@@ -240,6 +242,7 @@ class Privacy(BaseModel):
     min_patients: Annotated[int, Field(ge=1, le=1000)] = MIN_PATIENTS_FLOOR
     min_events_per_interval: Annotated[int, Field(ge=1, le=1000)] = MIN_EVENTS_FLOOR
     time_bins: Annotated[int, Field(ge=2, le=MAX_TIME_BINS)] = MAX_TIME_BINS
+    count_censored: bool = False
     secure_sum: bool = True
     differential: Differential | None = None
 

@@ -75,7 +75,8 @@ def censored_alone(table: str, seeds: Sequence[int]) -> dict[str, float]:
         sent = first_question(plan, sites)
         rows = np.vstack([rows_of(site, sent, source.columns) for site in sites])
         total = answer(plan, "risk_sets", sent, sites)
-        coarse = answer(plan, "risk_sets", {**sent, **coarser(sent, total)}, sites)
+        counting = plan_over(sites, source.columns, "cox", count_censored=True)
+        coarse = answer(counting, "risk_sets", first_question(counting, sites), sites)
         results.append(
             {
                 "events counted": share_recovered(candidates(total, deaths=True), rows),
@@ -83,32 +84,6 @@ def censored_alone(table: str, seeds: Sequence[int]) -> dict[str, float]:
             }
         )
     return mean_of(results)
-
-
-def coarser(sent: Arrays, sums: Arrays, at_least: int = MIN_EVENTS) -> dict[str, Floats]:
-    """Return the grid merged until no group that a difference shows is smaller than `at_least`.
-
-    Each interval has so many events, and no or so many patients censored inside it; the last one ends where none or
-    so many are left.
-
-    Args:
-        sent: With `edges` and `n_intervals`.
-        sums: At beta = 0, where hazards are counts.
-    """
-    n = int(sent["n_intervals"])
-    dead, left = sums["events"][:n], (sums["s0"] - sums["events"])[:n]
-    censored = np.append(0.0, left[:-1] - sums["s0"][1:n])
-    last = int(np.flatnonzero((left < 0.5) | (left >= at_least))[-1])
-    stops, held = [], np.zeros(2)
-    for k in range(last + 1):
-        held += (dead[k], censored[k])
-        if held[0] >= at_least and (held[1] < 0.5 or held[1] >= at_least):
-            stops.append(k)
-            held = np.zeros(2)
-    stops[-1] = last
-    edges = np.full_like(sent["edges"], sent["edges"][last])
-    edges[: len(stops)] = sent["edges"][stops]
-    return {"edges": edges, "n_intervals": np.array(float(len(stops)))}
 
 
 def chosen_s0(table: str, n_patients: int, seeds: Sequence[int]) -> dict[str, float]:

@@ -28,6 +28,7 @@ def plan_over(
     penalty: float = 0.0,
     min_events: int = MIN_EVENTS,
     differential: Differential | None = None,
+    count_censored: bool = False,
     **model: Any,
 ) -> Plan:
     """Compile a study of all `columns` over these sites; the dictionary's ranges are those of the data.
@@ -35,6 +36,7 @@ def plan_over(
     Args:
         min_events: In an interval of the common grid; 1 means the exact event times.
         differential: Noise that hides every patient.
+        count_censored: Whether the grid counts them too.
         model: More of the study's `[model]`.
     """
     pooled = concatenate(list(sites))
@@ -57,7 +59,7 @@ def plan_over(
         endpoint=Endpoint(time="time", event="event"),
         model=Model(method=method, covariates=tuple(columns), penalty=penalty, **model),
         evaluation=Evaluation(folds=0),
-        privacy=Privacy(min_events_per_interval=min_events, differential=differential),
+        privacy=Privacy(min_events_per_interval=min_events, differential=differential, count_censored=count_censored),
     )
     exact = np.unique(pooled.time[pooled.event]).tolist() if min_events == 1 else None
     return compile_plan(study, dictionary, exact_times=exact, figures=False, adds_noise=differential is not None)

@@ -1,14 +1,18 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.event_grid import EventGrid, merge_bins
+from models.event_grid import EventGrid, merge_bins, merge_with_censored
 from models.step import DivergedError
+from models.time_grid import interval_of
 from tests.models.federation import cohort_of, context, run_step, split
 from tests.models.synthetic import patients
 
 COHORT = patients()
+UNDELAYED = patients(delayed=False)
 BINS = [float(edge) for edge in np.linspace(0, 16, 33)[1:]]
 
 
@@ -89,3 +93,83 @@ def test_bins_must_increase_and_fit():
 def test_when_a_site_leaves_the_others_are_asked_the_same():
     step = EventGrid(context([], 40, bin_edges=BINS))
     assert step.shrink("histogram", {}) == step.begin({})
+
+
+# ---------------------------------------------------------------- the censored counted too
+def grouped(counts, stops):
+    return np.diff(np.concatenate(([0.0], np.cumsum(counts)))[[0, *stops]])
+
+
+@given(
+    counts=st.lists(st.integers(0, 6), min_size=1, max_size=24),
+    left=st.lists(st.integers(0, 4), min_size=25, max_size=25),
+    at_least=st.integers(1, 7),
+)
+def test_no_interval_has_few_events_or_few_censored_and_nobody_is_left_alone(counts, left, at_least):
+    events, censored = np.array(counts, dtype=np.float64), np.array(left[: len(counts) + 1], dtype=np.float64)
+    stops = merge_with_censored(events, censored, at_least)
+    if not stops:
+        return
+    assert grouped(events, stops).min() >= at_least
+    gone = grouped(censored, stops)
+    assert np.all((gone == 0) | (gone >= at_least))
+    behind = events[stops[-1] :].sum() + censored[stops[-1] :].sum()
+    assert behind == 0 or behind >= at_least
+    assert counts[stops[-1] - 1] > 0
+
+
+@given(
+    counts=st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    left=st.lists(st.integers(0, 3), min_size=9, max_size=9),
+    at_least=st.integers(1, 4),
+)
+def test_no_grid_that_ends_there_has_more_intervals(counts, left, at_least):
+    """By trying every way to cut the bins."""
+    events, censored = np.array(counts, dtype=np.float64), np.array(left[: len(counts) + 1], dtype=np.float64)
+    found = merge_with_censored(events, censored, at_least)
+
+    def holds(stops):
+        gone, behind = grouped(censored, stops), events[stops[-1] :].sum() + censored[stops[-1] :].sum()
+        return (
+            grouped(events, stops).min() >= at_least
+            and bool(np.all((gone == 0) | (gone >= at_least)))
+            and (behind == 0 or behind >= at_least)
+            and counts[stops[-1] - 1] > 0
+        )
+
+    bins = range(1, len(counts) + 1)
+    ways = [list(cut) for n in bins for cut in itertools.combinations(bins, n) if holds(list(cut))]
+    assert bool(ways) == bool(found)
+    if found:
+        last = max(cut[-1] for cut in ways)
+        assert found[-1] == last
+        assert len(found) == max(len(cut) for cut in ways if cut[-1] == last)
+
+
+def test_sites_count_the_censored_only_where_the_study_asks_and_the_grid_keeps_them_together():
+    plain = EventGrid(context([], 40, bin_edges=BINS, min_events=5))
+    counting = EventGrid(context([], 40, bin_edges=BINS, min_events=5, count_censored=True))
+    assert [spec.name for spec in plain.parts()[0].releases] == ["n_patients", "events"]
+    assert [spec.name for spec in counting.parts()[0].releases] == ["n_patients", "events", "censored"]
+    total = counting.local("histogram", {}, UNDELAYED)
+    assert total["events"].sum() + total["censored"].sum() == UNDELAYED.n_patients
+    state = grid([UNDELAYED], min_events=5, count_censored=True)
+    edges = state["edges"][: int(state["n_intervals"])]
+    spells = interval_of(UNDELAYED.time, UNDELAYED.event, UNDELAYED.entry, edges, edges.size, exact=False)
+    left = np.bincount(spells.stop[~spells.event], minlength=edges.size + 1)
+    assert np.all((left == 0) | (left >= 5))
+    without = interval_of(*_grid_arguments(grid([UNDELAYED], min_events=5)), exact=False)
+    left_without = np.bincount(without.stop[~without.event])
+    assert np.any((left_without > 0) & (left_without < 5)), "without it somebody would show"
+    assert 1 < edges.size <= int(grid([UNDELAYED], min_events=5)["n_intervals"])
+
+
+def _grid_arguments(state):
+    n = int(state["n_intervals"])
+    return UNDELAYED.time, UNDELAYED.event, UNDELAYED.entry, state["edges"], n
+
+
+def test_where_no_grid_keeps_the_censored_together_a_sentence_says_what_to_do():
+    alone = cohort_of(np.zeros((11, 0)), [1.0] + [2.0] * 10, [0] + [1] * 10)
+    with pytest.raises(DivergedError, match="leave `count_censored` out"):
+        grid([alone], [1.5, 3.0], 2, min_events=5, count_censored=True)
