@@ -103,7 +103,8 @@ def cohort_and_counts(
         raise TooFewPatientsError(SUBJECT, [Fault(site or "this site", reason) for reason in reasons])
     # Of a wide layer the cohort holds the features; what the model makes of them is no column of a table.
     wide = study.model.wide_layers
-    columns = tuple(column for column in design_columns(study, dictionary) if column.layer not in wide)
+    design = design_columns(study, dictionary)
+    columns = tuple(column for column in design if column.layer not in wide and column.missing_layer is None)
     layers = _layers(read, dictionary, columns, selection) | _wide_layers(read, dictionary, wide, selection)
     endpoint = _endpoint(read, study, dictionary, selection)
     cohort = Cohort(

@@ -188,7 +188,8 @@ def _model(plan: Plan) -> str:
     elif penalty:
         how += f" ({penalty:g})"
     parts = [_METHODS[study.model.method], how, f"{len(study.model.covariates)} covariates"]
-    return ", ".join(parts + [_wide(layer) for layer in layer_designs(study, plan.dictionary)])
+    parts += [_wide(layer) for layer in layer_designs(study, plan.dictionary)]
+    return ", ".join(parts + ["and of whom each layer is missing"] * study.model.missing_indicator)
 
 
 def _wide(layer: LayerDesign) -> str:

@@ -103,11 +103,14 @@ class Cohort:
         """Return the (n_patients, p) float64 matrix of design columns, NaN where missing.
 
         A column that this site does not hold at all is missing for all of its patients; one that is given by name
-        alone may stand in any layer. Components of a wide layer are no cells of a table: `models.preparation` makes
-        them.
+        alone may stand in any layer. The indicator of a missing layer is known of everybody. Components of a wide
+        layer are no cells of a table: `models.preparation` makes them.
         """
         x = np.full((self.n_patients, len(design)), np.nan)
         for j, wanted in enumerate(design):
+            if not isinstance(wanted, str) and wanted.missing_layer is not None:
+                x[:, j] = ~self.has_layer(wanted.missing_layer)
+                continue
             layers = self.layers if isinstance(wanted, str) else (wanted.layer,)
             name = wanted if isinstance(wanted, str) else wanted.name
             places = [(layer, self._index[layer, name]) for layer in layers if (layer, name) in self._index]

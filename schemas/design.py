@@ -12,9 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from schemas.dictionary import Dictionary, Transform
+from schemas.dictionary import CLINICAL, Dictionary, Transform
 from schemas.errors import Fault, FaultsError
 from schemas.study import Study
+
+MISSING_CODE = "missing"
+# No category's indicator bears such a name: those end in a bracket.
+_MISSING = " missing"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class DesignColumn:
     code: str | None = None
     component: int | None = None
     treatment: str | None = None
+
+    @property
+    def missing_layer(self) -> str | None:
+        """The wide layer of which this column says in whom it is missing; None for every other column."""
+        is_indicator = self.code == MISSING_CODE and self.name == f"{self.column}{_MISSING}"
+        return self.column if is_indicator else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,8 @@ class LayerDesign:
 def design_columns(study: Study, dictionary: Dictionary) -> tuple[DesignColumn, ...]:
     """Return the matrix columns of a study, in the order of its covariates and the dictionary's codes.
 
-    After the covariates stand their interactions with the treatment, then the wide layers.
+    After the covariates stand their interactions with the treatment, the indicators of missing layers, then the
+    wide layers.
     """
     columns = [column for name in study.model.covariates for column in _columns_of(name, dictionary)]
     if study.model.treatment is not None:
@@ -81,6 +92,10 @@ def design_columns(study: Study, dictionary: Dictionary) -> tuple[DesignColumn, 
             replace(column, name=f"{arm} x {column.name}", treatment=arm)
             for name in study.model.interactions
             for column in _columns_of(name, dictionary)
+        ]
+    if study.model.missing_indicator:
+        columns += [
+            DesignColumn(f"{layer}{_MISSING}", layer, CLINICAL, MISSING_CODE) for layer in study.model.wide_layers
         ]
     for layer in layer_designs(study, dictionary):
         columns += [

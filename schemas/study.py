@@ -94,6 +94,7 @@ class Model(BaseModel):
             result then shows the predicted curve under each arm and their difference.
         interactions: Covariates that may change what the treatment does: each gets a column covariate x treatment.
         components: Principal components of each wide layer; 0 takes all of its features.
+        missing_indicator: Whether the model also knows of whom a wide layer is missing: one covariate a layer.
         ties: How `cox` treats tied event times.
         penalty: The lambda of -1/2 lambda beta^2, one number or one per layer; on the standardised scale
             when `standardise` is true, else on the original scale. ``cv`` chooses one per layer by cross-validation.
@@ -109,6 +110,7 @@ class Model(BaseModel):
     treatment: Name | None = None
     interactions: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
     components: Annotated[int, Field(ge=0, le=MAX_COMPONENTS)] = 20
+    missing_indicator: bool = False
     ties: Literal["breslow", "efron"] = "efron"
     penalty: Penalty | dict[str, Penalty] | Literal["cv"] = 0.0
     standardise: bool = True

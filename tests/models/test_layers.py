@@ -14,6 +14,7 @@ from models.folded import fold_part
 from models.plan_limits import LARGEST_MESSAGE
 from schemas.card import data_use_card
 from schemas.cohort import Cohort, Layer, concatenate
+from schemas.design import design_columns
 from schemas.dictionary import Column, Dictionary, WideLayer
 from schemas.errors import FaultsError
 from schemas.study import Differential, Endpoint, Evaluation, Model, Privacy, Study
@@ -224,6 +225,21 @@ def test_what_makes_the_matrix_is_found_by_the_names_that_a_score_needs():
         "mean", "scale", "rna_mean", "rna_scale", "rna_loadings", "cnv_mean", "cnv_scale", "cnv_loadings",
     }  # fmt: skip
     np.testing.assert_array_equal(prepared["rna_loadings"], arrays["components.rna_loadings"])
+
+
+def test_an_indicator_of_missing_layers_is_one_covariate_a_layer():
+    study = study_of(missing_indicator=True)
+    plan = compile_plan(study, DICTIONARY, evaluation=False)
+    design = design_columns(study, DICTIONARY)
+    assert [column.name for column in design[:4]] == ["age", "rna missing", "cnv missing", "rna 1"]
+    assert [column.missing_layer for column in design[:4]] == [None, "rna", "cnv", None]
+    found = arrays_of(plan, SITES)
+    share = np.mean(np.concatenate([~cohort.has_layer("cnv") for cohort in SITES.values()]))
+    np.testing.assert_allclose(found["moments.mean"][:3], [found["moments.mean"][0], 0.0, share])
+    assert found["fit.beta"][1] == 0.0  # nobody lacks rna: a constant
+    assert found["fit.beta"][2] != 0.0
+    assert_same(found, arrays_of(plan, pooled(SITES)), 1e-9, ("fit.beta",))
+    assert "of whom each layer is missing" in " ".join(data_use_card(plan).split())
 
 
 # ---------------------------------------------------------------- the plan
