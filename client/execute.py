@@ -25,7 +25,7 @@ from client.optout import load_optout
 from client.settings import SiteSettings, load_settings
 from client.state import SitePaths, TablesDigest, fold_key, place_of, source_digest
 from models.compile import build_step
-from models.folds import deal, held_out_part
+from models.folds import deal, held_out_part, with_inner_folds
 from privacy.storage import StorageError
 from schemas.canonical import sha256_hex
 from schemas.codes import Code
@@ -181,6 +181,8 @@ def _read_cohort(paths: SitePaths, settings: SiteSettings, plan: Plan, run: RunR
         load_optout(run.optout),
         site=settings.name,
     )
+    if any(step.method == "penalty_search" for step in plan.steps):
+        cohort = with_inner_folds(cohort, fold_key(paths))
     folds = plan.study.evaluation.folds
     if all(step.cohort == "all" for step in plan.steps) or not isinstance(folds, int) or folds == 0:
         return cohort

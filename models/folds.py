@@ -22,7 +22,7 @@ from schemas.errors import ArchipelError
 from schemas.study import MIN_PATIENTS_FLOOR
 
 Mask = NDArray[np.bool_]
-N_INNER_FOLDS = 5
+N_INNER_FOLDS = 10
 """Of the cross-validation that chooses penalties (`models.penalty_search`)."""
 # No fold has these numbers, so these are dealt independently of all folds.
 _HELD_OUT_REPEAT = -1

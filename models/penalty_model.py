@@ -25,6 +25,9 @@ from models.step import Arrays, Floats
 SWEEPS = 2
 """Of a coordinate search over the layers."""
 
+STANDARD_ERRORS = 0.5
+"""By how many standard errors more shrinkage may look worse and is still preferred (see `most_shrunken`)."""
+
 # Events below this share of the information are rounding.
 _NO_EVENTS = 1e-9
 _LONGEST_ALPHA_STEP = 5.0
@@ -129,32 +132,47 @@ class FoldModels:
         return np.where(penalties[:, None, :] >= OFF, 0.0, beta)
 
     def criteria(self, penalties: Floats) -> Floats:
-        """Return the (C,) criteria of the (C, p) penalties, to second order."""
+        """Return what each fold adds to the criteria of the (C, p) penalties, (C, F), to second order."""
         difference = self.fits(penalties) - self.beta
         gradient = self.gradient[:, 1] - self.gradient[:, 0]
         information = self.information[:, 1] - self.information[:, 0]
         by_fold = difference.swapaxes(0, 1)
         slope = gradient[:, None, :] - by_fold @ information / 2
-        gain = np.sum(self.value[:, 1] - self.value[:, 0])
-        return np.asarray(gain + np.sum(slope * by_fold, axis=(0, 2)), dtype=np.float64)
+        gain = self.value[:, 1] - self.value[:, 0]
+        return np.asarray(gain[:, None] + np.sum(slope * by_fold, axis=2), dtype=np.float64).T
 
 
 def coordinate_search(
     start: Sequence[int], sizes: Sequence[int], criteria: Callable[[list[tuple[int, ...]]], Floats]
 ) -> tuple[int, ...]:
-    """Return the best grid point that sweeps over the coordinates, one at a time, find; the first of equal ones.
+    """Return the grid point that sweeps over the coordinates, one at a time, find (see `most_shrunken`).
 
     Args:
         start: Index of each coordinate.
-        sizes: Of each coordinate's grid.
-        criteria: Of several grid points at once.
+        sizes: Of each coordinate's grid, penalties ascending.
+        criteria: Of C grid points at once, (C, F): what each fold adds.
     """
     chosen = tuple(start)
     for _ in range(SWEEPS):
         before = chosen
         for axis, size in enumerate(sizes):
             candidates = [(*chosen[:axis], index, *chosen[axis + 1 :]) for index in range(size)]
-            chosen = candidates[int(np.argmax(criteria(candidates)))]
+            chosen = candidates[most_shrunken(criteria(candidates))]
         if chosen == before:
             break
     return chosen
+
+
+def most_shrunken(criteria: Floats) -> int:
+    """Return the last of the C candidates whose criterion is not clearly below the best one's.
+
+    Not clearly: by less than `STANDARD_ERRORS` of the difference, which the folds' own differences give. This is the
+    rule of one standard error (Breiman et al. 1984, section 3.4.3), paired over the folds.
+
+    Args:
+        criteria: (C, F) what each fold adds.
+    """
+    best = int(np.argmax(criteria.sum(axis=1)))
+    deficit = criteria[best] - criteria
+    error = np.std(deficit, axis=1, ddof=1) * np.sqrt(criteria.shape[1])
+    return int(np.flatnonzero(deficit.sum(axis=1) <= STANDARD_ERRORS * error)[-1])

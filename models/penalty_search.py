@@ -59,7 +59,7 @@ class PenaltySearch:
     """The search, over the layers' grids.
 
     Settings:
-        n_inner_folds: F (default 5), as the site deals `Cohort.inner_fold_of`.
+        n_inner_folds: F (default 10), as the site deals `Cohort.inner_fold_of`.
 
     Inputs: `mean`, `scale` of `moments`; `edges`, `n_intervals` of `event_grid`.
 
@@ -174,12 +174,13 @@ class PenaltySearch:
     ) -> Turn:
         """Note the criterion of the vector that has been fitted, and go to the best one seen from there, if any."""
         models = FoldModels.of(walk.anchor.beta, training, everybody)
-        criterion = float(models.criteria(self._penalties(walk.chosen)[None])[0])
+        criterion = float(models.criteria(self._penalties(walk.chosen)[None]).sum())
         tried = (*walk.tried, Tried(walk.chosen, criterion, models))
-        best = max(tried, key=lambda one: one.criterion)
         sizes = [len(grid) for grid in self._grids]
-        following = coordinate_search(best.indices, sizes, lambda several: self._criteria(tried, several))
-        if following in {one.indices for one in tried} or len(tried) >= MAX_TRIED or walk.rounds >= _LAST_MOVE:
+        following = coordinate_search(walk.chosen, sizes, lambda several: self._criteria(tried, several))
+        if following in {one.indices for one in tried}:
+            return self._chosen(replace(walk, tried=tried), total, following)
+        if len(tried) >= MAX_TRIED or walk.rounds >= _LAST_MOVE:
             return self._chosen(replace(walk, tried=tried), total)
         return self._ask(self._towards(replace(walk, tried=tried), following, training))
 
@@ -203,7 +204,7 @@ class PenaltySearch:
         grid = np.array([one.indices for one in tried])
         # Of equally near ones the last.
         nearest = [len(tried) - 1 - int(np.argmin(np.abs(grid - one).sum(axis=1)[::-1])) for one in several]
-        criteria = np.empty(len(several))
+        criteria = np.empty((len(several), self._n_folds))
         for place in set(nearest):
             rows = [row for row, near in enumerate(nearest) if near == place]
             penalties = np.stack([self._penalties(several[row]) for row in rows])
@@ -220,13 +221,14 @@ class PenaltySearch:
         asked = walk.asked
         return Turn({**walk.arrays(), "alpha": asked.alpha, "beta": asked.beta}, "expand")
 
-    def _chosen(self, walk: Walk, total: Arrays) -> Turn:
+    def _chosen(self, walk: Walk, total: Arrays, indices: tuple[int, ...] | None = None) -> Turn:
+        """Return the choice: `indices`, or the best vector that was tried, where the rounds end before the search."""
         if not walk.tried:
             raise DivergedError(
                 "no penalty could be chosen: the inner folds cannot be fitted, because a covariate has values far "
                 "from all others; check its unit and range in the dictionary, or fix the penalty in the study"
             )
-        best = max(walk.tried, key=lambda one: one.criterion)
+        best = max(walk.tried, key=lambda one: (one.indices == indices, one.criterion))
         tried, criteria = np.zeros((MAX_TRIED, len(self._layers))), np.zeros(MAX_TRIED)
         for row, one in enumerate(walk.tried):
             tried[row], criteria[row] = self._layer_penalties(one.indices), one.criterion

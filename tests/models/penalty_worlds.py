@@ -1,9 +1,8 @@
 """Invented patients with wide layers, and the slow search that the quick one must agree with."""
 
-from itertools import product
-
 import numpy as np
 
+from models.folds import N_INNER_FOLDS
 from models.grouped_likelihood import summand
 from models.newton import unpacked
 from models.penalties import OFF
@@ -19,7 +18,7 @@ FEATURES = {"rna": tuple(f"g{j}" for j in range(10)), "noise": tuple(f"n{j}" for
 EDGES = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 13.0])
 
 
-def world(n: int = 240, seed: int = 0, *, wide: bool = True, n_folds: int = 5) -> Cohort:
+def world(n: int = 240, seed: int = 0, *, wide: bool = True, n_folds: int = N_INNER_FOLDS) -> Cohort:
     """n patients; `x0` and a few genes matter, layer `noise` does not."""
     rng = np.random.default_rng(seed)
     x, genes, noise = rng.normal(size=(n, 3)), rng.normal(size=(n, 10)), rng.normal(size=(n, 8))
@@ -72,26 +71,25 @@ class SlowSearch:
         self.x = np.hstack([np.clip(layer.values, -5, 5) for layer in cohort.layers.values()])
         self.layer_of = np.repeat(np.arange(len(cohort.layers)), [len(one.columns) for one in cohort.layers.values()])
         self.grids = [CLINICAL_GRID] + [WIDE_GRID] * (len(cohort.layers) - 1)
-        self.known: dict[tuple[int, ...], float] = {}
+        self.known: dict[tuple[int, ...], np.ndarray] = {}
 
     def criterion(self, indices: tuple[int, ...]) -> float:
         """The criterion of one vector."""
+        return float(self.by_fold(indices).sum())
+
+    def by_fold(self, indices: tuple[int, ...]) -> np.ndarray:
+        """What each fold adds to it."""
         if indices not in self.known:
             penalties = np.array([grid[k] for grid, k in zip(self.grids, indices, strict=True)])[self.layer_of]
-            self.known[indices] = sum(
-                self._fold(fold, penalties) for fold in range(int(self.cohort.inner_fold_of.max()) + 1)
-            )
+            folds = range(int(self.cohort.inner_fold_of.max()) + 1)
+            self.known[indices] = np.array([self._fold(fold, penalties) for fold in folds])
         return self.known[indices]
 
     def choose(self) -> tuple[int, ...]:
         """The vector that a coordinate search finds from the same start."""
         start = [1] + [2] * (len(self.grids) - 1)
         sizes = [len(grid) for grid in self.grids]
-        return coordinate_search(start, sizes, lambda several: np.array([self.criterion(one) for one in several]))
-
-    def best(self) -> tuple[int, ...]:
-        """The best vector of all."""
-        return max(product(*(range(len(grid)) for grid in self.grids)), key=self.criterion)
+        return coordinate_search(start, sizes, lambda several: np.array([self.by_fold(one) for one in several]))
 
     def _fold(self, fold: int, penalties) -> float:
         training = self.cohort.inner_fold_of != fold

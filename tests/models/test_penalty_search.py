@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.penalties import OFF
-from models.penalty_model import coordinate_search
+from models.penalty_model import coordinate_search, most_shrunken
 from models.penalty_search import CLINICAL_GRID, WIDE_GRID, PenaltySearch
 from models.step import DivergedError
 from schemas.cohort import Layer
@@ -30,7 +30,6 @@ def test_the_search_chooses_what_a_slow_search_with_exact_fits_chooses(seed):
     rounds = []
     state = search([cohort], rounds=rounds)
     assert chosen(state) == slow.choose()
-    assert slow.criterion(chosen(state)) >= slow.criterion(slow.best()) - 0.5, "of all 144 vectors nearly the best"
     assert len(rounds) <= 12, "a site answers a fit at twelve points at most"
 
 
@@ -38,7 +37,7 @@ def test_the_criterion_of_the_choice_is_known_and_not_promised():
     cohort = world(seed=5)
     state = search([cohort])
     assert state["criterion"] == pytest.approx(SlowSearch(cohort).criterion(chosen(state)), abs=0.2)
-    assert state["criterion"] == state["criteria"][: int(state["n_tried"])].max()
+    assert state["criterion"] in state["criteria"][: int(state["n_tried"])]
 
 
 def test_federated_equals_pooled_whatever_the_order_of_sites_and_patients():
@@ -135,17 +134,27 @@ def test_a_site_that_has_dealt_no_inner_folds_says_so():
         search([replace(world(), inner_fold_of=None)])
 
 
-def test_a_coordinate_search_takes_the_first_of_equal_values_and_stops_when_nothing_moves():
+def test_a_coordinate_search_takes_the_last_of_equal_values_and_stops_when_nothing_moves():
     asked = []
 
     def flat(several):
         asked.append(len(several))
-        return np.zeros(len(several))
+        return np.zeros((len(several), 5))
 
-    assert coordinate_search((2, 1), (4, 3), flat) == (0, 0)
+    assert coordinate_search((2, 1), (4, 3), flat) == (3, 2)
     assert asked == [4, 3, 4, 3], "two sweeps: the first has moved"
-    assert coordinate_search((0, 0), (4, 3), flat) == (0, 0)
+    assert coordinate_search((3, 2), (4, 3), flat) == (3, 2)
     assert asked[4:] == [4, 3]
+
+
+def test_more_shrinkage_is_preferred_where_the_folds_do_not_clearly_speak_against_it():
+    best = np.array([-10.0, -12.0, -11.0, -9.0])
+    noisy = best + np.array([3.0, -3.5, 3.0, -3.5])
+    clear = best - np.array([1.0, 1.1, 0.9, 1.0])
+    assert most_shrunken(np.stack([best, noisy])) == 1
+    assert most_shrunken(np.stack([best, clear])) == 0
+    assert most_shrunken(np.stack([clear, best])) == 1
+    assert most_shrunken(np.stack([best, noisy, clear])) == 1
 
 
 def test_a_layer_that_is_off_has_the_penalty_that_every_fit_reads_as_zero():
