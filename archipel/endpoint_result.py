@@ -61,7 +61,7 @@ def outcome_facts(plan: Plan, arrays: Arrays) -> OutcomeFacts | None:
 
 
 def _shown_cells(counts: Sequence[int]) -> tuple[str, ...]:
-    """Return the counts of all values of an outcome: where one is hidden, a second one too, since the total is known."""
+    """Return the counts of an outcome's values: where one is hidden, a second one too, for the total is known."""
     shown = [shown_count(n) for n in counts]
     if sum(cell == HIDDEN for cell in shown) == 1:
         rest = [place for place, cell in enumerate(shown) if cell != HIDDEN]

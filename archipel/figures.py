@@ -46,12 +46,14 @@ def kaplan_meier(kept: KaplanMeier, *, endpoint: str, time_unit: str, width: int
         description=_describe_curves(kept, time_unit),
     )
     canvas.text((0, 14), f"Without {endpoint or 'the event'} (%)", fill=MUTED)
-    _percent_axis(canvas, y, left, right)
-    _time_axis(canvas, x, bottom, f"Time ({plural(time_unit)})", about=4 if width < NARROW else 7)
+    percent_axis(canvas, y, left, right)
+    time_axis(canvas, x, bottom, f"Time ({plural(time_unit)})", about=4 if width < NARROW else 7)
     for curve, colour in zip(curves, colours, strict=False):
         _band(canvas, curve, x, y, colour)
     for curve, colour in zip(curves, colours, strict=False):
-        canvas.path(_steps((*curve.times, _end(curve)), (*curve.survival, curve.survival[-1]), x, y), stroke=colour)
+        canvas.path(
+            step_points((*curve.times, _end(curve)), (*curve.survival, curve.survival[-1]), x, y), stroke=colour
+        )
         for time in curve.censored:
             at = y(survival_at(curve, time))
             canvas.line((x(time), at - 4), (x(time), at + 4), stroke=colour, width=1.4)
@@ -75,8 +77,8 @@ def _end(curve: SurvivalCurve) -> float:
     return max(curve.times[-1], *curve.censored, 0.0)
 
 
-def _steps(times: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> list[tuple[float, float]]:
-    """Each value holds from its time until the next."""
+def step_points(times: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> list[tuple[float, float]]:
+    """Return the corners of a curve whose values each hold from their time until the next."""
     points = [(x(times[0]), y(values[0]))]
     for time, before, after in zip(times[1:], values[:-1], values[1:], strict=True):
         points += [(x(time), y(before)), (x(time), y(after))]
@@ -93,8 +95,8 @@ def _band(canvas: Canvas, curve: SurvivalCurve, x: Scale, y: Scale, colour: str)
         return
     known.append((_end(curve), known[-1][1], known[-1][2]))
     times = [time for time, _, _ in known]
-    upper_edge = _steps(times, [upper for _, _, upper in known], x, y)
-    lower_edge = _steps(times, [lower for _, lower, _ in known], x, y)
+    upper_edge = step_points(times, [upper for _, _, upper in known], x, y)
+    lower_edge = step_points(times, [lower for _, lower, _ in known], x, y)
     canvas.area([*upper_edge, *reversed(lower_edge)], fill=colour, opacity=0.11)
 
 
@@ -103,13 +105,15 @@ def survival_at(curve: SurvivalCurve, time: float) -> float:
     return next((s for t, s in zip(reversed(curve.times), reversed(curve.survival), strict=True) if t <= time), 1.0)
 
 
-def _percent_axis(canvas: Canvas, y: Scale, left: float, right: float) -> None:
+def percent_axis(canvas: Canvas, y: Scale, left: float, right: float) -> None:
+    """Draw the lines of an axis from 0 to 100 %."""
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         canvas.line((left, y(tick)), (right, y(tick)))
         canvas.text((left - 8, y(tick) + 4), f"{100 * tick:.0f}", anchor="end", fill=MUTED)
 
 
-def _time_axis(canvas: Canvas, x: Scale, bottom: float, label: str, *, about: int) -> None:
+def time_axis(canvas: Canvas, x: Scale, bottom: float, label: str, *, about: int) -> None:
+    """Draw an axis of time with about so many numbers."""
     canvas.line((x.pixels[0], bottom), (x.pixels[1], bottom), stroke=INK)
     for tick in nice_ticks(*x.values, about):
         canvas.line((x(tick), bottom), (x(tick), bottom + 5), stroke=INK)
@@ -206,7 +210,7 @@ def _calibration_panel(
     x, y = Scale((0, 1), (left, left + side)), Scale((0, 1), (top + side, top))
     canvas.text((corner[0], corner[1] + 14), title, bold=True, size=13)
     canvas.text((corner[0], corner[1] + 31), "Observed (%)", fill=MUTED)
-    _percent_axis(canvas, y, left, left + side)
+    percent_axis(canvas, y, left, left + side)
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         canvas.line((x(tick), top), (x(tick), top + side))
         canvas.text((x(tick), top + side + 18), f"{100 * tick:.0f}", anchor="middle", fill=MUTED)

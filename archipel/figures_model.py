@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from archipel.endpoint_words import SURVIVAL, Words
 from archipel.figures import NARROW
 from archipel.svg import ACCENT, INK, MUTED, RULE, Canvas, Scale, nice_ticks, ratio_ticks
 from archipel.wording import MODELS, NONE, HazardRatio, Interval, duration, size, spread
@@ -45,8 +46,8 @@ def step_costs(result: Result) -> list[StepCost]:
     ]
 
 
-def forest(ratios: Sequence[HazardRatio], *, width: int) -> str:
-    """Draw hazard ratios with 95 % intervals: per standard deviation, and per unit."""
+def forest(ratios: Sequence[HazardRatio], *, width: int, words: Words = SURVIVAL) -> str:
+    """Draw hazard or odds ratios with 95 % intervals: per standard deviation, and per unit."""
     shown = ratios
     if len(ratios) > _MOST_ROWS:
         clearest = sorted(ratios, key=lambda row: -abs(row.z))[:_MOST_ROWS]
@@ -62,7 +63,7 @@ def forest(ratios: Sequence[HazardRatio], *, width: int) -> str:
         f"forest-{width}",
         width,
         panel_height * (2 if narrow else 1),
-        title="Hazard ratios with 95 % intervals",
+        title=f"{words.ratios.capitalize()} with 95 % intervals",
         description="; ".join(f"{row.label} {row.contrast}: {row.per_unit or NONE}" for row in shown),
     )
     label_width = 0.0 if narrow else 190.0
@@ -70,7 +71,7 @@ def forest(ratios: Sequence[HazardRatio], *, width: int) -> str:
         top = panel_height * index if narrow else 0.0
         span = width if narrow else (width - label_width) / 2
         left = 0.0 if narrow else label_width + span * index
-        _forest_panel(canvas, title, rows, (left, top), span, row_height, with_labels=narrow)
+        _forest_panel(canvas, title, rows, (left, top), span, row_height, words, with_labels=narrow)
         if not narrow and index == 0:
             _forest_labels(canvas, shown, row_height)
     return canvas.markup()
@@ -94,6 +95,7 @@ def _forest_panel(
     corner: tuple[float, float],
     span: float,
     row_height: float,
+    words: Words,
     *,
     with_labels: bool,
 ) -> None:
@@ -114,8 +116,8 @@ def _forest_panel(
         for piece in pieces:
             canvas.line((x(tick), piece[0]), (x(tick), piece[1]), stroke=INK if tick == 1 else RULE)
         canvas.text((x(tick), bottom + 18), f"{tick:g}", anchor="middle", fill=MUTED)
-    canvas.text((x(1) - 8, bottom + 36), "\N{LEFTWARDS ARROW} lower hazard", anchor="end", fill=MUTED, size=11)
-    canvas.text((x(1) + 8, bottom + 36), "higher \N{RIGHTWARDS ARROW}", fill=MUTED, size=11)
+    canvas.text((x(1) - 8, bottom + 36), f"\N{LEFTWARDS ARROW} {words.lower}", anchor="end", fill=MUTED, size=11)
+    canvas.text((x(1) + 8, bottom + 36), f"{words.higher} \N{RIGHTWARDS ARROW}", fill=MUTED, size=11)
     for middle, (row, second, interval) in zip(middles, rows, strict=True):
         if with_labels:
             words = row.label + (f", {second}" if second else "")
@@ -141,12 +143,19 @@ def _forest_mark(canvas: Canvas, interval: Interval | None, x: Scale, middle: fl
     canvas.dot((x(interval.value), middle), 5, fill=colour, stroke="#ffffff")
 
 
-def concordance(evaluation: Sequence[tuple[ScoredModel, Scores]], *, width: int, name: str = "concordance") -> str:
-    """Draw the C-index of each model: every fold as a small dot, the mean with its standard deviation.
+def concordance(
+    evaluation: Sequence[tuple[ScoredModel, Scores]],
+    *,
+    width: int,
+    words: Words = SURVIVAL,
+    name: str = "concordance",
+) -> str:
+    """Draw the C-index or AUC of each model: every fold as a small dot, the mean with its standard deviation.
 
     Args:
         evaluation: The models in the order of the rows.
         width: In pixels.
+        words: Of the endpoint.
         name: Prefix of the ids; two of these figures in one page need two.
     """
     folds = [c for _, scores in evaluation for c in scores.c_index.per_fold if c is not None]
@@ -159,7 +168,7 @@ def concordance(evaluation: Sequence[tuple[ScoredModel, Scores]], *, width: int,
         f"{name}-{width}",
         width,
         bottom + 44,
-        title="C-index on unseen patients",
+        title=f"{words.index} on unseen patients",
         description="; ".join(f"{MODELS[model]}: {spread(scores.c_index)}" for model, scores in evaluation),
     )
     x = Scale((low, high), (left + 6, width - 112.0))
@@ -172,7 +181,7 @@ def concordance(evaluation: Sequence[tuple[ScoredModel, Scores]], *, width: int,
     for piece in pieces:
         canvas.line((x(0.5), piece[0]), (x(0.5), piece[1]), stroke=INK, dash="3 3")
     canvas.text((x(0.5), 12), "chance", anchor="middle", fill=MUTED, size=11)
-    canvas.text((x.pixels[1], bottom + 36), "C-index (higher is better)", anchor="end", fill=MUTED)
+    canvas.text((x.pixels[1], bottom + 36), f"{words.index} (higher is better)", anchor="end", fill=MUTED)
     for middle, (model, scores) in zip(middles, evaluation, strict=True):
         canvas.text((left if narrow else 0, middle - 18 if narrow else middle + 4), MODELS[model], bold=True)
         _concordance_mark(canvas, scores, x, middle, ACCENT if model == "federated" else MUTED)

@@ -18,26 +18,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from archipel import figures, figures_model, wording
+from archipel.drawing import Drawing, draw
+from archipel.endpoint_words import words_of
+from archipel.report_endpoints import endpoint_view
 from archipel.svg import nice_ticks
 from schemas.errors import ArchipelError, MessageError
 from schemas.plan import Plan
 from schemas.result import KaplanMeier, Release, ReleasedArray, Result, ScoredModel, Scores, parse_result
 
 _HERE = Path(__file__).parent
-WIDE, PHONE = 760, 344
-"""Pixels for which each figure is drawn, once for desk and paper and once for a phone."""
 
 
 class PlanDiffersError(ArchipelError):
     """A plan or a simulation that does not belong to the result."""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """One figure, drawn for both widths."""
-
-    wide: Markup
-    phone: Markup
 
 
 @dataclass(frozen=True)
@@ -135,33 +128,38 @@ def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[s
         "curve_table": _curve_table(result.kaplan_meier, study.time_unit),
         "calibration": _draw_calibration(result),
         "ratios": ratios,
-        "forest": _draw(figures_model.forest, ratios) if any(row.per_unit for row in ratios) else None,
+        "forest": _draw_forest(result, ratios),
         "no_errors": _why_no_errors(result),
         "promise": wording.promise(result),
         "penalised": wording.is_penalised(result),
         "evaluation": ordered(result.evaluation),
-        "gaps": _gaps(result.evaluation),
+        "gaps": _gaps(result),
         "concordance": _draw_concordance(result),
         "costs": costs,
-        "cost_drawing": _draw(figures_model.costs, costs) if costs else None,
+        "cost_drawing": draw(figures_model.costs, costs) if costs else None,
         "releases": [*result.releases, *(never_asked(result, plan) if plan else [])],
         "could_see": could_see(result),
         "simulated": simulated,
         "simulated_evaluation": ordered(simulated.evaluation) if simulated else [],
-        "simulated_gaps": _gaps(simulated.evaluation) if simulated else [],
+        "simulated_gaps": _gaps(simulated) if simulated else [],
         "simulated_concordance": _draw_concordance(simulated, name="simulated") if simulated else None,
         "simulated_difference": coefficient_difference(result, simulated) if simulated else None,
         "facts": _facts(result),
+        **endpoint_view(result),
     }
 
 
-def _gaps(evaluation: Mapping[ScoredModel, Scores]) -> list[str]:
+def _gaps(result: Result) -> list[str]:
     """Why a number of the table is missing, each reason once."""
     names = {"c_index": "C-index", "ibs": "integrated Brier score", "calibration_slope": "calibration slope"}
+    if result.outcome is not None:  # its squared error has a column of its own
+        names = {"c_index": "AUC", "calibration_slope": "calibration slope"}
     gaps: dict[tuple[str, str], list[str]] = {}
-    for model, scores in ordered(evaluation):
+    for model, scores in ordered(result.evaluation):
         for what, why in scores.reasons.items():
-            gaps.setdefault((wording.MODELS[model], why), []).append(names.get(what, what))
+            if what not in names:
+                continue
+            gaps.setdefault((wording.MODELS[model], why), []).append(names[what])
     return [f"{model}, {' and '.join(what)}: {why}" for (model, why), what in gaps.items()]
 
 
@@ -176,22 +174,23 @@ def _why_no_errors(result: Result) -> list[str]:
     return [f"{label}: {why}" for why, labels in reasons.items() for label in labels]
 
 
-def _draw(figure: Any, *arguments: Any, **settings: Any) -> Drawing:
-    """Draw a figure for both widths. The figures escape every text they take, so their markup is safe."""
-    return Drawing(*(Markup(figure(*arguments, **settings, width=width)) for width in (WIDE, PHONE)))
-
-
 def _draw_curves(result: Result) -> Drawing | None:
     if result.kaplan_meier is None:
         return None
     study = result.study
-    return _draw(figures.kaplan_meier, result.kaplan_meier, endpoint=study.endpoint, time_unit=study.time_unit)
+    return draw(figures.kaplan_meier, result.kaplan_meier, endpoint=study.endpoint, time_unit=study.time_unit)
 
 
 def _draw_calibration(result: Result) -> Drawing | None:
     if result.calibration is None or not result.calibration.points:
         return None
-    return _draw(figures.calibration, result.calibration, time_unit=result.study.time_unit)
+    return draw(figures.calibration, result.calibration, time_unit=result.study.time_unit)
+
+
+def _draw_forest(result: Result, ratios: Sequence[wording.HazardRatio]) -> Drawing | None:
+    if not any(row.per_unit for row in ratios):
+        return None
+    return draw(figures_model.forest, ratios, words=words_of(result))
 
 
 def _draw_concordance(result: Result, name: str = "concordance") -> Drawing | None:
@@ -199,7 +198,7 @@ def _draw_concordance(result: Result, name: str = "concordance") -> Drawing | No
     # A dot invites to be compared; over a few dozen pairs there is nothing to compare.
     if not judged or any(wording.has_too_few_pairs(scores) for _, scores in judged):
         return None
-    return _draw(figures_model.concordance, judged, name=name)
+    return draw(figures_model.concordance, judged, name=name, words=words_of(result))
 
 
 def ordered(evaluation: Mapping[ScoredModel, Scores]) -> list[tuple[ScoredModel, Scores]]:
@@ -210,24 +209,25 @@ def ordered(evaluation: Mapping[ScoredModel, Scores]) -> list[tuple[ScoredModel,
 def _tiles(result: Result) -> list[Tile]:
     sites = wording.took_part(result)
     missing = len(result.sites) - sites
+    words = words_of(result)
     tiles = [
         Tile(
             "Patients",
             wording.count(result.n),
             "eligible, all sites" if result.differential is None else "with noise, all sites",
         ),
-        Tile("Events", wording.count(result.events), result.study.endpoint or "observed"),
+        Tile(words.counted, wording.count(result.events), result.study.endpoint or "observed"),
         Tile("Sites", f"{sites}", f"{missing} left out or dropped" if missing else "all to the end"),
     ]
     federated = result.evaluation.get("federated")
     if federated is not None and wording.has_too_few_pairs(federated):
-        tiles.append(Tile("C-index", wording.NONE, f"only {federated.comparable_pairs} pairs to judge by"))
+        tiles.append(Tile(words.index, wording.NONE, f"only {federated.comparable_pairs} pairs to judge by"))
     elif federated is not None and federated.c_index.mean is not None:
         alone = result.evaluation.get("site_only")
         note = "on unseen patients"
         if alone is not None and alone.c_index.mean is not None:
             note = f"each site alone {wording.number(alone.c_index.mean, 2)}"
-        tiles.append(Tile("C-index", wording.number(federated.c_index.mean, 2), note))
+        tiles.append(Tile(words.index, wording.number(federated.c_index.mean, 2), note))
     per_site = sum(release.bytes_per_site for release in result.releases)
     return [
         *tiles,
@@ -308,7 +308,7 @@ def _seen_of_the_totals(result: Result) -> list[str]:
         "A single site's term only together with other sites: all the others can subtract their own from a total, "
         "and more than two thirds of the sites can open the masks of the rest.",
     ]
-    if result.method != "hazard":
+    if result.method in ("cox", "cox-stratified"):
         seen.insert(
             1,
             "From the sums over those still at risk, the difference between two neighbouring intervals: it describes "
@@ -324,7 +324,7 @@ def _seen_of_one_site(result: Result) -> list[str]:
         "The site's own mean and spread of every covariate, and which covariates go together there.",
         "With gradient and Hessian of every step: the model that this site alone would have found.",
     ]
-    if result.method != "hazard":
+    if result.method in ("cox", "cox-stratified"):
         seen.append(
             "From the sums over those still at risk, the difference between two neighbouring intervals: it describes "
             "the few patients of the site who had the event or left observation in between."
@@ -349,6 +349,8 @@ def _facts(result: Result) -> Sequence[tuple[str, str]]:
         grid = f"{result.grid_intervals} equal intervals, fixed in the plan"
     elif not result.exact_times:
         grid = f"{result.grid_intervals} intervals with at least {result.min_events_per_interval} events each"
+    if result.outcome is not None:
+        grid = "none: the outcome has no time"
     facts = [
         ("Run", result.run_id),
         ("Mode", "simulation in one process" if result.mode == "simulate" else "federation of separate processes"),

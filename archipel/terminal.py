@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from archipel import wording
+from archipel.endpoint_words import words_of
+from archipel.report_endpoints import endpoint_view
 from schemas.result import Result
 
 _MOST_ROWS = 30
@@ -36,6 +38,7 @@ def terminal_table(result: Result, simulated: Result | None = None) -> Renderabl
         if result.evaluation or simulated is not None
         else Text(f"Not judged on unseen patients: {result.evaluation_kind}"),
         _hazard_ratios(result),
+        *_of_endpoint(result),
         *(Text(sentence) for sentence in wording.promise(result)[:3]),
         Text(_cost(result), style="dim"),
     ]
@@ -53,7 +56,8 @@ def _evaluation(result: Result, simulated: Result | None) -> Table:
     table = Table(title="On unseen patients", title_justify="left", caption=result.evaluation_kind)
     table.caption_justify = "left"
     table.add_column("Model")
-    for heading in ("C-index", "Brier (IBS)", "Calibration slope"):
+    is_outcome = result.outcome is not None
+    for heading in (words_of(result).index, "Brier" if is_outcome else "Brier (IBS)", "Calibration slope"):
         table.add_column(heading, justify="right")
     for source, mark in ((result, ""), (simulated, " (simulated)")):
         for name in wording.MODELS:
@@ -62,7 +66,7 @@ def _evaluation(result: Result, simulated: Result | None) -> Table:
                 table.add_row(
                     wording.MODELS[name] + mark,
                     wording.concordance(scores),
-                    wording.number(scores.ibs),
+                    wording.number(scores.brier if is_outcome else scores.ibs),
                     wording.number(scores.calibration_slope, 2),
                 )
     return table
@@ -70,9 +74,8 @@ def _evaluation(result: Result, simulated: Result | None) -> Table:
 
 def _hazard_ratios(result: Result) -> Table:
     rows = wording.hazard_ratios(result)
-    title = (
-        "Hazard ratios (95 % interval)" if result.differential is None else "Hazard ratios (noise leaves no interval)"
-    )
+    interval = "95 % interval" if result.differential is None else "noise leaves no interval"
+    title = f"{words_of(result).ratios.capitalize()} ({interval})"
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("Covariate")
     table.add_column("Compares")
@@ -90,6 +93,30 @@ def _hazard_ratios(result: Result) -> Table:
             row.sd_text,
             style="bold" if clear else None,
         )
+    return table
+
+
+def _of_endpoint(result: Result) -> list[RenderableType]:
+    """Return what the odds are of, and the tables of a treatment's arms and of competing events."""
+    view = endpoint_view(result)
+    parts: list[RenderableType] = [Text(view["outcome_sentence"])] if view["outcome_sentence"] else []
+    response = result.treatment_response
+    if response is not None:
+        headings = ("Until", response.control.arm, response.treated.arm, "Difference (95 % interval)")
+        title = "Without the event, all patients as if under each arm"
+        parts.append(_rows(title, headings, view["treatment_rows"]))
+    if result.competing is not None:
+        of_groups = ("Event", "Until", "Risk group", "Patients", "Predicted", "Observed (95 %)")
+        parts.append(_rows("Cumulative incidence (in-sample)", of_groups, view["incidence_rows"]))
+    return parts
+
+
+def _rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(escape(heading), justify="right" if table.columns else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 

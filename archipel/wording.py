@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from archipel.endpoint_words import treatment_sentence, words_of
 from schemas.result import CIndex, CovariateFacts, Result, ScoredModel, Scores
 from schemas.shown import NOT_SHOWN, SHOWN_FROM
 
@@ -26,6 +27,9 @@ METHODS = {
     "hazard": "grouped proportional hazards (Prentice and Gloeckler 1978)",
     "cox": "Cox proportional hazards on the common time grid",
     "cox-stratified": "Cox proportional hazards, stratified by site",
+    "hazard-network": "a network on the likelihood of grouped proportional hazards",
+    "logistic": "logistic regression",
+    "multinomial": "multinomial logistic regression",
 }
 NONE = "\N{EN DASH}"
 """Stands where there is no number."""
@@ -123,7 +127,10 @@ def covariate_label(covariate: CovariateFacts) -> str:
     if covariate.unit:
         for ending in (f"_{covariate.unit}", f"_{covariate.unit}s"):
             name = name.removesuffix(ending)
-    return name.replace("_", " ").strip() or covariate.column
+    label = name.replace("_", " ").strip() or covariate.column
+    if covariate.interaction_with:
+        label += f" \N{MULTIPLICATION SIGN} {covariate.interaction_with.partition('[')[0].replace('_', ' ')}"
+    return f"{label} ({covariate.outcome})" if covariate.outcome else label
 
 
 def contrast(covariate: CovariateFacts) -> str:
@@ -231,23 +238,27 @@ def answer(result: Result) -> str:
 
     The words are chosen by the numbers alone; an association is never called an effect.
     """
+    words = words_of(result)
     endpoint = f" ({result.study.endpoint})" if result.study.endpoint else ""
     site_count = took_part(result)
     where = f"at {site_count} sites" if site_count != 1 else "at one site"
-    parts = [f"{_of_patients(result)} {where}, {_with_event(result)} had the event{endpoint}."]
+    parts = [f"{_of_patients(result)} {where}, {_with_event(result)} {words.had}{endpoint}."]
     federated = result.evaluation.get("federated")
     if federated is not None and federated.c_index.mean is not None:
         parts.append(_ranking(result, federated))
     if result.differential is not None:
         return " ".join([*parts, "All of it carries noise that hides each patient; hazard ratios have no intervals."])
+    if treatment := treatment_sentence(result):
+        return " ".join([*parts, treatment])
     first = max(hazard_ratios(result), key=lambda row: abs(row.z), default=None)
     if first is not None and first.per_unit is not None and abs(first.z) >= Z95:
         parts.append(
-            f"Clearest association: {first.label} ({first.contrast}), hazard ratio {ratio(first.per_unit.value)} "
+            f"Clearest association: {first.label} ({first.contrast}), {words.ratio} {ratio(first.per_unit.value)} "
             f"(95 % interval {ratio(first.per_unit.lower)}\N{EN DASH}{ratio(first.per_unit.upper)})."
         )
     else:
-        parts.append("No single covariate has a 95 % interval that excludes a hazard ratio of 1.")
+        article = "an" if words.ratio.startswith("o") else "a"
+        parts.append(f"No single covariate has a 95 % interval that excludes {article} {words.ratio} of 1.")
     return " ".join(parts)
 
 
@@ -304,7 +315,7 @@ def concordance(scores: Scores) -> str:
 
 
 def _ranking(result: Result, federated: Scores) -> str:
-    c_index = federated.c_index
+    c_index, words = federated.c_index, words_of(result)
     assert c_index.mean is not None  # the caller has looked
     if has_too_few_pairs(federated):
         return (
@@ -314,8 +325,8 @@ def _ranking(result: Result, federated: Scores) -> str:
     parts = len(c_index.per_fold)
     over = "one held-out part" if parts == 1 else f"{parts} held-out parts"
     text = (
-        f"A model trained on all sites together puts {100 * c_index.mean:.0f} of 100 comparable pairs of unseen "
-        f"patients in the right order (C-index {spread(c_index, 2)}, {over})"
+        f"A model trained on all sites together puts {100 * c_index.mean:.0f} of 100 {words.pairs} in the right "
+        f"order ({words.index} {spread(c_index, 2)}, {over})"
     )
     alone = result.evaluation.get("site_only")
     if alone is None or alone.c_index.mean is None:
