@@ -2,8 +2,10 @@
 
 LiRA (Carlini et al. 2022, "Membership inference attacks from first principles", section 4), light: models of random
 halves of the patients are trained as the study says; for every patient the logit of the likelihood under models with
-and without them gives two normal distributions, with a mean for each patient and one spread for all (their section
-4.3, for few models); eight of the models are attacked in turn, each with the others as shadows.
+and without them gives two normal distributions, here with one spread for both, since a few dozen models tell no more.
+(Tried on invented patients with 32 models, at penalties 0, 10 and 300: AUC .74, .71, .60; with one spread for all
+patients .70, .70, .59; with two for each .76, .71, .58.) Eight of the models are attacked in turn, each with the
+others as shadows.
 
 The attack needs the rows of all sites in one place, so it runs in a simulation: on the real tables where they may lie
 together, else on a public or invented cohort of the same kind, and its outcome says whose rows they were. Left out: a
@@ -223,7 +225,7 @@ def _ratio(values: Floats, members: NDArray[np.bool_], target: Floats) -> Floats
         mean = np.where(chosen, values, 0.0).sum(axis=0) / np.maximum(chosen.sum(axis=0), 1)
         squares += np.where(chosen, (values - mean) ** 2, 0.0)
         means.append(mean)
-    spread = np.sqrt(squares.mean()) + _LEAST_SPREAD
+    spread = np.sqrt(squares.mean(axis=0)) + _LEAST_SPREAD
     return np.asarray(((target - means[1]) ** 2 - (target - means[0]) ** 2) / (2 * spread**2))
 
 
