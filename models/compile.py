@@ -38,8 +38,6 @@ from schemas.plan import CohortPart, Plan, PlanStep
 from schemas.study import MIN_EVENTS_FLOOR, FoldColumn, Network, Study
 
 CODE_VERSION = "0.1.0"
-LARGEST_ANSWER = 32 * 2**20
-"""Bytes that a site may be asked for in one round of the search for penalties."""
 _LONGEST_PURPOSE = 300
 _FIT_METHODS = {
     "hazard": "hazard",
@@ -312,7 +310,6 @@ class _Compiler:
             f"One penalty for each layer, chosen by cross-validation among {_WHO[cohort]}.",
             settings, inputs=inputs, optional=cohort != "all",
         )  # fmt: skip
-        _verify_size(self.study, step)
         return [*own, step]
 
     def _fit_method(self) -> str:
@@ -504,7 +501,7 @@ class _Compiler:
         inputs: Mapping[str, str] | None = None,
         optional: bool = False,
     ) -> PlanStep:
-        complete = {"exact": self.exact, "n_bins": len(self.bin_edges), **(settings or {})}
+        complete = {"exact": self.exact, "n_bins": len(self.bin_edges), **self.network, **(settings or {})}
         parts = _code_of(method, step_context(self.study, self.dictionary, complete)).parts()
         return PlanStep(
             name=name,
@@ -517,19 +514,6 @@ class _Compiler:
             optional=optional,
             purpose=purpose,
         )
-
-
-def _verify_size(study: Study, step: PlanStep) -> None:
-    """Refuse a search for penalties whose answers are too large for one message.
-
-    Raises:
-        FaultsError: Saying how large they are.
-    """
-    size = max(8 * sum(spec.size for spec in part.releases) for part in step.parts)
-    if size > LARGEST_ANSWER:
-        what = f"each answer of a site would be {size / 2**20:.0f} MiB, above {LARGEST_ANSWER / 2**20:.0f} MiB"
-        fix = "take fewer `components` (0 takes all features), fewer folds or bins of time, or write the penalties"
-        raise FaultsError(study.name, [Fault('[model] penalty = "cv"', what, fix)])
 
 
 def _short(purpose: str) -> str:

@@ -45,6 +45,8 @@ def _too_large(study: Study, step: PlanStep, what: str, size: int) -> Fault:
     remedies = ["name fewer features in the layer's features file"]
     if study.model.components and study.model.wide_layers:
         remedies.insert(0, "write fewer `components`")
+    if step.method == "penalty_search":
+        remedies.insert(0, "write the penalties")
     if step.cohort == "folds":
         remedies.insert(0, "write fewer `folds`")
     large = f"one {what} of step {step.name} would have {size / 2**20:.0f} MiB; a message has at most "
