@@ -233,7 +233,7 @@ def _is_merged_grid(arrays: Arrays, plan: Plan) -> bool:
 
     With edges of its own choice a hub could close an interval around one patient's event, and sums over risk sets at
     exact event times give away most rows (privacy decision 6). That each interval holds enough events of the
-    federation no site can see before the sums are masked.
+    federation, and that these are the intervals, a site finds itself under the secure sum (`privacy.verified`).
     """
     bins = {float(edge) for step in plan.steps for edge in step.settings.get(BIN_EDGES, ())}
     edges, counts = arrays[EDGES], arrays.get(N_INTERVALS, np.zeros(()))
