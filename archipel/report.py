@@ -133,6 +133,7 @@ def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[s
         "promise": wording.promise(result),
         "penalised": wording.is_penalised(result),
         "evaluation": ordered(result.evaluation),
+        "differences": wording.differences(result),
         "gaps": _gaps(result),
         "concordance": _draw_concordance(result),
         "costs": costs,

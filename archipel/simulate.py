@@ -240,7 +240,8 @@ def _evaluation_kind(study: Study, validation: CrossValidation | OutcomeValidati
     if isinstance(study.evaluation.folds, FoldColumn):
         return f"Folds dealt by the column {study.evaluation.folds.column}; {pairs}."
     repeats = f", repeated {study.evaluation.repeats} times" if study.evaluation.repeats > 1 else ""
-    return f"{study.evaluation.folds}-fold cross-validation{repeats}, simulated; {pairs}."
+    text = f"{study.evaluation.folds}-fold cross-validation{repeats}, simulated; {pairs}."
+    return f"{text} Every site is also judged by a model of all others." if "new_site" in validation.scores else text
 
 
 def _rounds_to(on_stage: OnStage | None) -> Callable[[Progress], None] | None:

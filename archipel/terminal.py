@@ -37,6 +37,7 @@ def terminal_table(result: Result, simulated: Result | None = None) -> Renderabl
         _evaluation(result, simulated)
         if result.evaluation or simulated is not None
         else Text(f"Not judged on unseen patients: {result.evaluation_kind}"),
+        *(Text(sentence) for sentence in wording.differences(result)),
         _hazard_ratios(result),
         *_of_endpoint(result),
         *(Text(sentence) for sentence in wording.promise(result)[:3]),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from archipel.endpoint_words import treatment_sentence, words_of
-from schemas.result import CIndex, CovariateFacts, Result, ScoredModel, Scores
+from schemas.result import CIndex, CovariateFacts, Difference, Result, ScoredModel, Scores
 from schemas.shown import NOT_SHOWN, SHOWN_FROM
 
 Z95 = 1.959963984540054
@@ -31,6 +31,8 @@ METHODS = {
     "logistic": "logistic regression",
     "multinomial": "multinomial logistic regression",
 }
+LEFT_OUT = 1e9
+"""A penalty from which on a layer takes no part."""
 NONE = "\N{EN DASH}"
 """Stands where there is no number."""
 
@@ -204,9 +206,27 @@ def at_time(time: float, unit: str) -> str:
 def penalty(result: Result) -> str:
     """Return the penalty in words."""
     per_layer = result.penalty if isinstance(result.penalty, dict) else {"": result.penalty}
-    parts = [f"{layer} {value:g}".strip() for layer, value in per_layer.items() if value > 0]
+    parts = [f"{layer} {_strength(value)}".strip() for layer, value in per_layer.items() if value > 0]
     scale = "standardised" if result.standardise else "original"
     return f"ridge, \N{GREEK SMALL LETTER LAMDA} = {', '.join(parts)} on the {scale} scale" if parts else "none"
+
+
+def _strength(value: float) -> str:
+    return "left out" if value >= LEFT_OUT else f"{value:g}"
+
+
+def differences(result: Result) -> list[str]:
+    """Return the paired comparisons of the judged models, one sentence each."""
+    return [_difference(one) for one in result.differences]
+
+
+def _difference(one: Difference) -> str:
+    text = f"{MODELS[one.first]} against {MODELS[one.second].lower()}: C {one.c_index:+.3f}"
+    parts = "sites" if one.first == "new_site" else "folds"
+    if one.lower is None or one.upper is None:
+        return f"{text} on one of the {parts}."
+    between = f"{one.lower:+.3f} to {one.upper:+.3f}"
+    return f"{text} (95 % interval {between}, paired over {one.folds} {parts})."
 
 
 def is_penalised(result: Result) -> bool:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from archipel import wording
-from schemas.result import CIndex, CovariateFacts
+from schemas.result import CIndex, CovariateFacts, Difference
 from tests.archipel.results import changed, federation_result, simulated_result
 
 
@@ -141,3 +141,19 @@ def test_a_c_index_over_a_few_dozen_pairs_is_not_given_as_a_judgement() -> None:
     assert "of 100 comparable pairs" not in wording.answer(shown)
     assert wording.concordance(few["federated"]).endswith("(only 54 pairs)")
     assert "pairs)" not in wording.concordance(result.evaluation["federated"])
+
+
+def test_a_layer_that_the_search_left_out_is_said_to_be() -> None:
+    chosen = changed(simulated_result(), penalty={"clinical": 10.0, "rna": 1e9})
+    assert wording.penalty(chosen) == "ridge, λ = clinical 10, rna left out on the standardised scale"
+
+
+def test_a_comparison_of_models_is_said_with_its_interval() -> None:
+    known = Difference(first="federated", second="site_only", c_index=0.1, lower=0.05, upper=0.15, folds=10)
+    single = Difference(first="new_site", second="new_site_clinical", c_index=-0.02, lower=None, upper=None, folds=1)
+    result = changed(simulated_result(), differences=(known, single))
+    assert wording.differences(result) == [
+        "All sites together against each site alone: "
+        "C +0.100 (95 % interval +0.050 to +0.150, paired over 10 folds).",
+        "At a site left out against left out, clinical alone: C -0.020 on one of the sites.",
+    ]
