@@ -169,6 +169,17 @@ def test_folds_in_one_message_are_the_fits_of_each_fold():
     assert np.isfinite(run.progress.arrays["cv_site_only.c_index"]).all()
 
 
+def test_penalties_that_cross_validation_chooses_reach_the_fits_of_the_folds_and_of_the_sites_alone():
+    plan = compile_plan(study_of(folds=N_FOLDS, penalty="cv"), DICTIONARY)
+    assert plan.by_name["cv_site_only"].inputs == {"penalties": "cv_penalties.penalties"}
+    folds = {site: np.arange(cohort.n_patients) % N_FOLDS for site, cohort in SITES.items()}
+    dealt = {site: {"fold_of": of, "inner_fold_of": np.arange(of.size) // N_FOLDS % 5} for site, of in folds.items()}
+    run = run_plan(plan, {site: replace(cohort, **dealt[site]) for site, cohort in SITES.items()})
+    assert not run.progress.skipped
+    assert run.progress.arrays["cv_penalties.penalties"].shape == (N_FOLDS, 11)
+    assert (run.progress.arrays["cv_site_only.c_index"] > 0).all()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_layer_that_nobody_has_and_one_of_constants_leave_the_clinical_fit(method):
     empty = {}
