@@ -42,7 +42,7 @@ def treatment_response(response: TreatmentResponse, *, endpoint: str, time_unit:
     time_axis(canvas, x, bottom, "", about=4 if width < NARROW else 7)
     arms = (response.control, response.treated)
     for arm, colour in zip(arms, _ARMS, strict=True):
-        _band(canvas, response.times, arm.lower, arm.upper, (x, y), colour, steps=steps)
+        _band(canvas, response.times, arm.lower, arm.upper, (x, y), colour, steps=steps, start=1.0)
     for arm, colour in zip(arms, _ARMS, strict=True):
         canvas.path(_line(response.times, arm.survival, (x, y), steps=steps), stroke=colour)
     labels = spread_apart([y(arm.survival[-1]) for arm in arms], 16)
@@ -100,10 +100,13 @@ def _band(
     colour: str,
     *,
     steps: bool,
+    start: float = 0.0,
 ) -> None:
     known = [(t, a, b) for t, a, b in zip(times, lower, upper, strict=True) if a is not None and b is not None]
-    if len(known) < 2:
+    if not known:
         return
+    if not steps and known[0][0] > times[0]:  # nothing has happened yet at the first time, so nothing is unsure
+        known.insert(0, (times[0], start, start))
     at = [t for t, _, _ in known]
     top = _line(at, [b for _, _, b in known], scales, steps=steps)
     bottom = _line(at, [a for _, a, _ in known], scales, steps=steps)
