@@ -89,8 +89,8 @@ def _of_folds(progress: Progress, n_folds: int) -> str:
         return f"{n_folds}-fold cross-validation came to nothing: {why}."
     pairs = int(progress.arrays["cv_concordance.comparable"].sum())
     return (
-        f"{n_folds}-fold cross-validation over all sites, every fold and every figure a masked sum; C over pairs "
-        f"within sites ({pairs} comparable pairs in all)."
+        f"{n_folds}-fold cross-validation over all sites, every fold and every figure a masked sum; "
+        f"{_index(progress.plan)} over pairs within sites ({pairs} comparable pairs in all)."
     )
 
 
@@ -105,9 +105,13 @@ def _of_held_out_part(progress: Progress, rounds: Sequence[Round]) -> str:
     pairs = int(progress.arrays["held_out_concordance.comparable"])
     return (
         f"One held-out part at each of {len(judged.heard)} sites with 20 patients or more (about {n} patients, "
-        f"{pairs} comparable pairs); C over pairs within sites. The other sites are too small to hold anybody out "
-        "without the secure sum."
+        f"{pairs} comparable pairs); {_index(progress.plan)} over pairs within sites. The other sites are too small "
+        "to hold anybody out without the secure sum."
     )
+
+
+def _index(plan: Plan) -> str:
+    return "C" if plan.study.endpoint.has_time else "area under the ROC curve"
 
 
 def _evaluation(progress: Progress, prefix: str) -> dict[ScoredModel, Scores]:
@@ -120,7 +124,7 @@ def _evaluation(progress: Progress, prefix: str) -> dict[ScoredModel, Scores]:
             ibs=_mean_of(arrays, f"{prefix}brier.ibs"),
             slope=_mean_of(arrays, f"{prefix}slope.slope"),
             reasons={
-                "ibs": progress.skipped.get(f"{prefix}brier", ""),
+                "ibs": progress.skipped.get(f"{prefix}brier", "") or _no_ibs(progress.plan),
                 "calibration_slope": progress.skipped.get(f"{prefix}slope", ""),
             },
         )
@@ -130,6 +134,13 @@ def _evaluation(progress: Progress, prefix: str) -> dict[ScoredModel, Scores]:
             arrays, f"{prefix}site_only", ibs=None, slope=None, reasons={"ibs": alone, "calibration_slope": alone}
         )
     return found
+
+
+def _no_ibs(plan: Plan) -> str:
+    """Return why a study has no integrated Brier score whatever its run; empty where it could."""
+    if not plan.study.endpoint.has_time:
+        return "the outcome has no time; see `brier`"
+    return "events compete, so the survival of one alone is nobody's" if plan.study.endpoint.has_competing else ""
 
 
 def _mean_of(arrays: Mapping[str, Floats], name: str) -> float | None:
@@ -163,6 +174,8 @@ def _scores(
         comparable_pairs=int(comparable.sum()),
         ibs=ibs,
         calibration_slope=slope,
+        brier=_mean_of(arrays, f"{step}.brier"),
+        log_likelihood=_mean_of(arrays, f"{step}.log_likelihood"),
         reasons={name: all_reasons[name] or "not computed" for name, value in values.items() if value is None},
     )
 

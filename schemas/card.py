@@ -228,10 +228,14 @@ def _criterion(criterion: Criterion) -> str:
 
 def _columns(plan: Plan) -> list[str]:
     study, endpoint = plan.study, plan.study.endpoint
+    what = f": {endpoint.label}" if endpoint.label else ""
+    kinds = f" (of several: {', '.join(map(str, endpoint.causes))})" if endpoint.has_competing else ""
     parts = (
-        (endpoint.time, "time"),
-        (endpoint.event, f"event: {endpoint.label}" if endpoint.label else "event"),
+        (endpoint.time or None, "time"),
+        (endpoint.event or None, f"event{kinds}{what}"),
         (endpoint.entry, "entry"),
+        (endpoint.outcome, f"outcome{what}"),
+        (study.model.treatment, "treatment"),
         (study.evaluation.group, "group of relatives"),
     )
     roles = {name: role for name, role in parts if name is not None}
