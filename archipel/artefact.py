@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from models.baseline_spread import BaselineSpread, spread_of_breslow, spread_of_hazard
-from models.compile import prepared_arrays
-from models.contributions import layer_importance, layers_of
-from models.population import counted_columns
+from models.compile import prepared_arrays, step_context
+from models.contributions import layer_importance
+from models.population import counted_columns, layer_parts_of
 from models.step import Floats
 from schemas.artefact import (
     Artefact,
     ArtefactColumn,
     ArtefactLayer,
+    ArtefactNetwork,
     HorizonEvents,
     LogHazardQuantile,
     Manifest,
@@ -26,6 +27,7 @@ from schemas.design import design_columns, layer_designs, treatment_column
 from schemas.plan import Plan
 from schemas.result import Result
 from schemas.shown import HIDDEN, at_least, shown_count
+from schemas.study import Network
 
 __all__ = ["NOT_FOR", "artefact_bytes", "has_artefact", "make_artefact"]
 
@@ -77,6 +79,7 @@ def make_artefact(arrays: Mapping[str, Floats], result: Result, plan: Plan) -> A
         exact_times=result.exact_times,
         columns=_columns(plan),
         layers=_layers(plan),
+        network=_network(plan),
         treatment=treatment_column(study, dictionary).name if study.model.treatment is not None else None,
         n_patients=shown_count(result.n),
         n_events=HIDDEN if result.events is None else shown_count(result.events),
@@ -99,6 +102,13 @@ def with_validity(artefact: Artefact, **changes: object) -> Artefact:
     """Return the artefact with other words in its manifest (`expires`, `intended_use`, `card_hash`), unsigned."""
     content = {**dict(artefact.manifest), **changes, "arrays": {}, "signed_by": None, "signature": None}
     return replace(artefact, manifest=Manifest(**content))
+
+
+def _network(plan: Plan) -> ArtefactNetwork | None:
+    if plan.study.model.method != "hazard-network":
+        return None
+    shape = plan.study.model.network or Network()
+    return ArtefactNetwork(hidden=shape.hidden, fusion=shape.fusion)
 
 
 def _columns(plan: Plan) -> tuple[ArtefactColumn, ...]:
@@ -153,7 +163,7 @@ def _arrays(arrays: Mapping[str, Floats], plan: Plan) -> dict[str, Floats]:
     cumulative = arrays["baseline.cumulative_hazard"][:n]
     kept = {
         **prepared_arrays(plan, arrays),
-        "beta": arrays["fit.beta"],
+        "beta": arrays["fit.weights" if plan.study.model.method == "hazard-network" else "fit.beta"],
         "edges": arrays["grid.edges"][:n],
         "cumulative_hazard": cumulative,
     }
@@ -214,7 +224,9 @@ def _log_hazards(arrays: Mapping[str, Floats]) -> tuple[LogHazardQuantile, ...]:
 
 
 def _importance(arrays: Mapping[str, Floats], plan: Plan) -> dict[str, float]:
-    names = layers_of(design_columns(plan.study, plan.dictionary))
     if "population.layer_covariance" not in arrays:
         return {}
+    names = layer_parts_of(step_context(plan.study, plan.dictionary, plan.by_name["population"].settings))
+    if len(names) == 1 and names[0] not in plan.study.model.layers:
+        return {}  # early fusion: one encoder for all layers
     return dict(zip(names, map(float, layer_importance(arrays["population.layer_covariance"])), strict=True))

@@ -11,6 +11,8 @@ import numpy as np
 
 from models.contributions import layers_of
 from models.moments import n_patients_spec
+from models.network_parts import layer_log_hazards
+from models.network_shape import Shape
 from models.preparation import Preparation
 from models.scores import score_specs
 from models.step import Arrays, Context, Floats, Turn
@@ -19,7 +21,7 @@ from schemas.dictionary import Column, Dictionary
 from schemas.plan import ArraySpec, PartSpec
 from schemas.study import Study
 
-__all__ = ["BEYOND", "Population", "counted_columns", "counted_settings"]
+__all__ = ["BEYOND", "Population", "counted_columns", "counted_settings", "layer_parts_of"]
 
 BEYOND = 10
 """Patients beyond a kept edge, and between two of them, at least."""
@@ -52,6 +54,13 @@ def counted_settings(study: Study, dictionary: Dictionary) -> dict[str, list[flo
     }
 
 
+def layer_parts_of(context: Context) -> tuple[str, ...]:
+    """Return the names of the parts that the log hazard is summed from: layers, or the encoders of a network."""
+    if "network" in context.settings:
+        return tuple(encoder.name for encoder in Shape.of(context).encoders)
+    return layers_of(context.design)
+
+
 class Population:
     """Histograms of covariates and of the log hazard, and moments of the layers' log hazards.
 
@@ -76,7 +85,8 @@ class Population:
         self._columns = tuple(str(name) for name in context.settings["covariates"])
         self._low = np.asarray(context.settings["low"], dtype=np.float64)
         self._high = np.asarray(context.settings["high"], dtype=np.float64)
-        self._layers = layers_of(context.design)
+        self._shape = Shape.of(context) if "network" in context.settings else None
+        self._layers = layer_parts_of(context)
         self._counted = tuple(column for column in context.design if column.name in self._columns)
 
     def parts(self) -> tuple[PartSpec, ...]:
@@ -107,15 +117,11 @@ class Population:
 
     def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
         """Return this site's counts and sums."""
-        terms = self._preparation.matrix(cohort, sent) * sent["beta"]
-        layers = [column.layer for column in self._context.design]
-        by_layer = np.column_stack(
-            [terms[:, [layer == name for layer in layers]].sum(axis=1) for name in self._layers]
-        )
+        by_layer = self._by_layer(cohort, sent)
         edges = _log_hazard_edges(float(sent["mean_log_hazard"]), float(sent["sd_log_hazard"]))
         answer = {
             "n_patients": np.array(float(cohort.n_patients)),
-            "log_hazards": _counts(terms.sum(axis=1), edges),
+            "log_hazards": _counts(by_layer.sum(axis=1), edges),
             "layer_totals": by_layer.sum(axis=0),
             "layer_products": by_layer.T @ by_layer,
         }
@@ -145,6 +151,16 @@ class Population:
     def shrink(self, part: str, state: Arrays) -> Turn:
         """Ask the remaining sites the same."""
         return Turn(state, part)
+
+    def _by_layer(self, cohort: Cohort, sent: Arrays) -> Floats:
+        """Return the (n, L) parts of the log hazard."""
+        x = self._preparation.matrix(cohort, sent)
+        if self._shape is not None:
+            present = self._shape.present(cohort, [layer.name for layer in self._context.layers])
+            return layer_log_hazards(self._shape, sent["beta"], x, present)
+        terms = x * sent["beta"]
+        layers = np.array([column.layer for column in self._context.design])
+        return np.column_stack([terms[:, layers == name].sum(axis=1) for name in self._layers])
 
     def _edges(self, j: int) -> Floats:
         return np.linspace(self._low[j], self._high[j], N_BINS + 1)[1:-1]

@@ -23,13 +23,19 @@ from statistics import NormalDist
 
 import numpy as np
 
-from models.contributions import layers_of
+from models.contributions import layers_of, risk_parts
+from models.network_parts import network_risk_parts
+from models.network_shape import Shape
+from models.predictor import Predictor
 from models.preparation import Preparation
 from models.step import Context, Floats
 from schemas.artefact import Artefact
 from schemas.cohort import Cohort
 
-__all__ = ["Curve", "cumulative_hazard_between", "known_shares", "log_hazards", "model_matrix", "predict"]
+__all__ = [
+    "LEVEL", "Curve", "contributions", "cumulative_hazard_between", "known_shares", "log_hazards", "model_matrix",
+    "predict",
+]  # fmt: skip
 
 _LARGEST_LOG = 600.0
 LEVEL = 0.95
@@ -55,20 +61,48 @@ class Curve:
 
 def model_matrix(artefact: Artefact, patients: Cohort) -> Floats:
     """Return the (n, p) rows of the model's matrix, missing cells at the mean."""
-    manifest = artefact.manifest
-    context = Context(
-        design=manifest.design,
-        n_bins=artefact.edges.size,
-        horizons=manifest.horizons,
-        settings={},
-        layers=manifest.layer_designs,
-    )
-    return Preparation(context).matrix(patients, artefact.arrays)
+    return Preparation(_context(artefact)).matrix(patients, artefact.arrays)
 
 
 def log_hazards(artefact: Artefact, patients: Cohort) -> Floats:
     """Return the (n,) log hazards, relative to a patient at the means."""
-    return np.asarray((model_matrix(artefact, patients) * artefact.beta).sum(axis=1), dtype=np.float64)
+    return Predictor(_context(artefact)).log_hazard(patients, artefact.arrays)
+
+
+def contributions(artefact: Artefact, patients: Cohort, times: Floats, *, start: float = 0.0) -> Floats:
+    """Return what each column adds to the patients' risks, against a patient at the means.
+
+    Exact for a linear model (`models.contributions`); of a network integrated gradients (`models.network_parts`).
+
+    Args:
+        artefact: Read and verified.
+        patients: n patients.
+        times: (m,) horizons, counted from `start`.
+        start: As of `predict`.
+
+    Returns:
+        (n, m, p) probabilities; their sum over p is the risk less that of a patient at the means.
+    """
+    cumulative = cumulative_hazard_between(artefact, start, times)
+    x = model_matrix(artefact, patients)
+    if artefact.manifest.network is None:
+        return risk_parts(x * artefact.beta, cumulative)
+    context = _context(artefact)
+    shape = Shape.of(context)
+    present = shape.present(patients, [layer.name for layer in context.layers])
+    return network_risk_parts(shape, artefact.beta, x, present, cumulative)
+
+
+def _context(artefact: Artefact) -> Context:
+    """Return the plan's context as far as scoring a patient needs it."""
+    manifest = artefact.manifest
+    return Context(
+        design=manifest.design,
+        n_bins=artefact.edges.size,
+        horizons=manifest.horizons,
+        settings={} if manifest.network is None else {"network": manifest.network.model_dump()},
+        layers=manifest.layer_designs,
+    )
 
 
 def predict(
@@ -90,13 +124,12 @@ def predict(
     times = np.asarray(times, dtype=np.float64)
     if start < 0 or (times < 0).any():
         raise ValueError("times are counted forward from the origin")
-    x = model_matrix(artefact, patients)
-    log_hazard = np.asarray((x * artefact.beta).sum(axis=1), dtype=np.float64)
+    log_hazard = log_hazards(artefact, patients)
     shares = _shares(artefact, start, times)
     baseline = shares @ _hazards(artefact)
     cumulative = np.exp(np.minimum(log_hazard, _LARGEST_LOG))[:, None] * baseline
     survival = np.exp(-cumulative)
-    error = _standard_error(artefact, x, shares, baseline)
+    error = _standard_error(artefact, patients, shares, baseline)
     if error is None:
         return Curve(times, log_hazard, survival, None, None)
     factor = np.exp(np.minimum(NormalDist().inv_cdf(0.5 + level / 2) * error, _LARGEST_LOG))
@@ -141,11 +174,12 @@ def _shares(artefact: Artefact, start: float, times: Floats) -> Floats:
     return np.clip(seen / (edges - lower), 0.0, 1.0)
 
 
-def _standard_error(artefact: Artefact, x: Floats, shares: Floats, baseline: Floats) -> Floats | None:
+def _standard_error(artefact: Artefact, patients: Cohort, shares: Floats, baseline: Floats) -> Floats | None:
     """Return the (n, m) standard errors of log H(t | x); 0 where no hazard has been added yet."""
     covariance, arrays = artefact.covariance, artefact.arrays
     if covariance is None or "hazard_variance" not in arrays:
         return None
+    x = model_matrix(artefact, patients)
     begun = baseline > 0
     below = np.where(begun, baseline, 1.0)
     alone = (shares**2 @ arrays["hazard_variance"]) / below**2

@@ -30,8 +30,8 @@ from schemas.errors import IncompatibleVersionError, MessageError
 from schemas.study import Method
 
 __all__ = [
-    "MAX_BYTES", "Artefact", "ArtefactColumn", "ArtefactLayer", "HorizonEvents", "LogHazardQuantile", "Manifest",
-    "PopulationRange", "array_hash", "read_artefact", "write_artefact",
+    "MAX_BYTES", "Artefact", "ArtefactColumn", "ArtefactLayer", "ArtefactNetwork", "HorizonEvents",
+    "LogHazardQuantile", "Manifest", "PopulationRange", "array_hash", "read_artefact", "write_artefact",
 ]  # fmt: skip
 
 MAX_BYTES = 256 << 20
@@ -101,6 +101,19 @@ class ArtefactLayer(BaseModel):
     n_components: Annotated[int, Field(ge=0, le=1000)]
 
 
+class ArtefactNetwork(BaseModel):
+    """The shape of a network (`models.network_shape`): one encoder a layer, or one for all of them.
+
+    Attributes:
+        hidden: Width of each encoder's hidden layer.
+    """
+
+    model_config = _STRICT
+
+    hidden: Annotated[int, Field(ge=1, le=512)]
+    fusion: Literal["late", "early"]
+
+
 class PopulationRange(BaseModel):
     """Between which values of a number the model was trained.
 
@@ -149,6 +162,7 @@ class Manifest(BaseModel):
         exact_times: Whether `edges` are exact event times (the hazard steps there) or ends of intervals.
         columns: Of the model's matrix, in the order of `mean`, `scale` and `beta`.
         layers: The wide layers, in the order of their columns, which stand behind all others.
+        network: Its shape, where the model is a network; `beta` then holds its weights.
         treatment: Name of the column that is 1 in treated patients; None where the study has no treatment.
         n_patients, n_events: As people may see them.
         population: Of the numbers among the covariates.
@@ -183,6 +197,7 @@ class Manifest(BaseModel):
     exact_times: bool
     columns: Annotated[tuple[ArtefactColumn, ...], Field(min_length=1, max_length=200_000)]
     layers: Annotated[tuple[ArtefactLayer, ...], Field(max_length=50)] = ()
+    network: ArtefactNetwork | None = None
     treatment: Line | None = None
     n_patients: Annotated[str, Field(max_length=20)] = ""
     n_events: Annotated[str, Field(max_length=20)] = ""
@@ -219,6 +234,8 @@ class Manifest(BaseModel):
             raise ValueError("a column of a wide layer among the covariates")
         if self.treatment is not None and self.treatment not in {column.name for column in self.columns}:
             raise ValueError("the treatment is no column of the model")
+        if (self.network is not None) != (self.method == "hazard-network"):
+            raise ValueError("a network without its shape, or the shape of a network that is none")
         if (self.signed_by is None) != (self.signature is None):
             raise ValueError("a signature without its key, or a key without a signature")
         return self
@@ -226,8 +243,28 @@ class Manifest(BaseModel):
     @property
     def signed_bytes(self) -> bytes:
         """What the signature covers: everything else, under the document's own kind and version."""
-        content = self.model_dump(mode="json", exclude={"signature"})
+        content = {key: value for key, value in self.said.items() if key != "signature"}
         return f"archipel {self.kind} {self.version}\n".encode() + canonical_json(content)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the manifest says as JSON, without what it leaves at a default.
+
+        A field that a later Archipel adds is not in an older file, so the file stays canonical and keeps its
+        signature there.
+        """
+        return {**self.model_dump(mode="json", exclude_unset=True), "kind": self.kind, "version": self.version}
+
+    @property
+    def n_weights(self) -> int:
+        """How many numbers `beta` holds: one a column, or the weights of all encoders."""
+        if self.network is None:
+            return len(self.columns)
+        h = self.network.hidden
+        wide = {layer.name for layer in self.layers}
+        groups = {column.layer if column.layer in wide else "" for column in self.columns}
+        n_encoders = len(groups) if self.network.fusion == "late" else 1
+        return len(self.columns) * (1 + h) + 2 * h * n_encoders
 
     @property
     def design(self) -> tuple[DesignColumn, ...]:
@@ -249,7 +286,7 @@ class Artefact:
 
     Attributes:
         manifest: What it is.
-        arrays: Always `mean`, `scale`, `beta` (p,), `edges` (K,) ends of the intervals of the time grid and
+        arrays: Always `mean`, `scale` (p,), `beta` (p,), `edges` (K,) ends of the intervals of the time grid and
             `cumulative_hazard` (K,) there, of a patient at the means. Of each wide layer `NAME_mean`, `NAME_scale`
             (m,) and, with components, `NAME_loadings` (m, r). Where the fit has them: `covariance` (p, p) of beta;
             and of each interval's baseline hazard its variance at given coefficients `hazard_variance` (K,) and its
@@ -274,7 +311,7 @@ class Artefact:
 
     @property
     def beta(self) -> Floats:
-        """(p,) log hazard ratios of the scaled columns."""
+        """(p,) log hazard ratios of the scaled columns; of a network its (P,) weights."""
         return self.arrays["beta"]
 
     @property
@@ -319,7 +356,7 @@ def write_artefact(artefact: Artefact) -> bytes:
     """Return the bytes of an artefact, with the hashes of its arrays; the same artefact gives the same bytes."""
     complete = artefact if artefact.manifest.arrays else with_hashes(artefact)
     arrays = {name: np.asarray(array, dtype=np.float64, order="C") for name, array in complete.arrays.items()}
-    text = canonical_json(complete.manifest.model_dump(mode="json")).decode()
+    text = canonical_json(complete.manifest.said).decode()
     return safetensors.numpy.save(arrays, metadata={"archipel": text})
 
 
@@ -425,7 +462,7 @@ def _verify_values(arrays: Mapping[str, Floats]) -> None:
 def _shapes(manifest: Manifest, k: int) -> dict[str, tuple[int, ...]]:
     p = len(manifest.columns)
     shapes: dict[str, tuple[int, ...]] = {
-        "mean": (p,), "scale": (p,), "beta": (p,), "edges": (k,), "cumulative_hazard": (k,),
+        "mean": (p,), "scale": (p,), "beta": (manifest.n_weights,), "edges": (k,), "cumulative_hazard": (k,),
         "covariance": (p, p), "hazard_variance": (k,), "hazard_slope": (k, p),
     }  # fmt: skip
     for layer in manifest.layers:

@@ -205,7 +205,9 @@ class ModelCard(BaseModel):
     @property
     def content(self) -> bytes:
         """The card as canonical bytes: what is stored, sent and hashed."""
-        return canonical_json(self.model_dump(mode="json"))
+        # Without what is left at a default: a field that is added later changes no older card's hash.
+        said = {**self.model_dump(mode="json", exclude_unset=True), "kind": self.kind, "version": self.version}
+        return canonical_json(said)
 
     @property
     def hash(self) -> str:

@@ -7,7 +7,7 @@ between hub and site cannot bring a withdrawn model back by replaying an older l
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -85,13 +85,18 @@ class ModelList(BaseModel):
     @property
     def content(self) -> bytes:
         """The list as canonical bytes."""
-        return canonical_json(self.model_dump(mode="json"))
+        return canonical_json(self.said)
 
     @property
     def signed_bytes(self) -> bytes:
         """What the signature covers: everything else, under the document's own kind and version."""
-        content = self.model_dump(mode="json", exclude={"signature"})
+        content = {key: value for key, value in self.said.items() if key != "signature"}
         return f"archipel {self.kind} {self.version}\n".encode() + canonical_json(content)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the list says as JSON, without what it leaves at a default: later fields change no older list."""
+        return {**self.model_dump(mode="json", exclude_unset=True), "kind": self.kind, "version": self.version}
 
     def find(self, model_hash: str) -> ListedModel | None:
         """Return the model of this hash, or None."""

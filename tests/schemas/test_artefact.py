@@ -233,6 +233,15 @@ def test_a_file_of_version_2_is_still_read() -> None:
     assert old.manifest.layers[0].features == ("TP53", "BRCA1", "IDH1")
 
 
+def test_a_field_of_a_later_archipel_changes_no_older_file() -> None:
+    """What is left at a default is not written, so nothing that is added later is missing in an older file."""
+    data = signed()
+    manifest = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["archipel"])
+    assert "network" not in manifest
+    assert "epsilon" not in manifest
+    assert (manifest["kind"], manifest["version"]) == ("artefact", 2)
+
+
 def test_version_1_cannot_carry_what_version_2_says() -> None:
     with pytest.raises(MessageError, match="version 1"):
         read_artefact(rewritten(lambda manifest: manifest.update(version=1)))
