@@ -85,6 +85,12 @@ def wide_header_problems(table: RawTable, layer: WideLayer, found: Sequence[Prob
         found: What reading the file found.
     """
     problems = [problem for problem in found if problem.kind != "unknown-column"]
+    if not layer.identifiers:
+        what = f"the dictionary's features file {layer.features} is not there, so no cell of this table was checked"
+        return [
+            *problems,
+            Problem(table.file, "no-features", what, "ask the study's author for it", severity="warning"),
+        ]
     features, header = set(layer.identifiers), set(table.header)
     strange = sum(name != PATIENT_ID and name not in features for name in table.header)
     if strange:

@@ -228,6 +228,14 @@ def test_a_table_with_none_of_the_features_is_an_error(tmp_path: Path) -> None:
     assert not report.can_take_part
 
 
+def test_without_the_list_of_features_the_check_says_that_no_cell_was_checked(tmp_path: Path) -> None:
+    report = check(site(tmp_path, assay()), dictionary=described(identifiers=()))
+    (problem,) = (one for one in report.problems if one.file == "assay.csv")
+    assert (problem.kind, problem.severity) == ("no-features", "warning")
+    assert "assay.features is not there" in problem.what
+    assert report.can_take_part
+
+
 def test_columns_that_are_no_features_are_counted_and_not_read(tmp_path: Path) -> None:
     table = {**assay(), "MYC": ["secret"] * 24, "NRAS": ["secret"] * 24}
     report = checked(site(tmp_path, table))
