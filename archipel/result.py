@@ -167,7 +167,7 @@ def _penalty(plan: Plan, arrays: Mapping[str, Floats]) -> float | dict[str, floa
     return dict(zip(layers, arrays["penalties.layer_penalties"].tolist(), strict=True))
 
 
-def _coefficients(plan: Plan, arrays: Mapping[str, Floats]) -> tuple[Sequence[CovariateFacts], Floats, Floats]:
+def _coefficients(plan: Plan, arrays: Mapping[str, Floats]) -> tuple[tuple[CovariateFacts, ...], Floats, Floats]:
     """Return the columns of the model with their coefficients and standard errors per unit; none of a network."""
     if "fit.beta" not in arrays:
         return (), np.zeros(0), np.zeros(0)
@@ -177,7 +177,7 @@ def _coefficients(plan: Plan, arrays: Mapping[str, Floats]) -> tuple[Sequence[Co
     covariance = arrays.get("fit.covariance")
     errors = np.zeros_like(beta) if covariance is None else original_scale(beta, covariance, scale)[1]
     facts = [_covariate(column, j, plan, arrays) for j, column in enumerate(design)]
-    return by_outcome(facts, plan), beta / scale, errors
+    return tuple(by_outcome(facts, plan)), beta / scale, errors
 
 
 def _n_shown(n: int, sites: Sequence[SiteFacts], kaplan_meier: KaplanMeier | None) -> int | None:
@@ -218,7 +218,7 @@ def _covariate(column: DesignColumn, j: int, plan: Plan, arrays: Mapping[str, Fl
         column=column.column,
         type=described.type if described is not None else "number",
         code=column.code,
-        reference=codes[0] if column.code is not None else None,
+        reference=codes[0] if column.code is not None and codes else None,
         layer=column.layer,
         unit=described.unit if described is not None else None,
         description=described.description if described is not None else "",

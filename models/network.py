@@ -16,6 +16,8 @@ torch differentiates; nothing else here needs it, and importing this module does
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -222,29 +224,37 @@ class HazardNetwork:
         return np.concatenate([np.full(one.n_weights, penalties[one.columns[0]]) for one in encoders])
 
 
-def _pulled_back(shape: Shape, weights: Floats, x: Floats, present: Floats, slope: Floats) -> Floats:
-    """Return the (P,) gradient of sum_i slope_i log_hazard_i in the weights."""
+@cache
+def _torch() -> ModuleType:
+    """Return torch with one thread: matrices here are small, and a forked process would wait for its threads."""
     import torch
 
-    leaf = torch.tensor(weights, requires_grad=True)
-    rows, mask = torch.from_numpy(np.array(x)), torch.from_numpy(np.array(present))
+    torch.set_num_threads(1)
+    return torch
+
+
+def _pulled_back(shape: Shape, weights: Floats, x: Floats, present: Floats, slope: Floats) -> Floats:
+    """Return the (P,) gradient of sum_i slope_i log_hazard_i in the weights."""
+    engine = _torch()
+    leaf = engine.tensor(weights, requires_grad=True)
+    rows, mask = engine.from_numpy(np.array(x)), engine.from_numpy(np.array(present))
     sizes = [encoder.n_weights for encoder in shape.encoders]
-    total = torch.zeros(x.shape[0], dtype=torch.float64)
-    for j, (encoder, own) in enumerate(zip(shape.encoders, torch.split(leaf, sizes), strict=True)):
+    total = engine.zeros(x.shape[0], dtype=engine.float64)
+    for j, (encoder, own) in enumerate(zip(shape.encoders, engine.split(leaf, sizes), strict=True)):
         total = total + mask[:, j] * _encoded(encoder, own, rows)
-    torch.autograd.backward(total, torch.from_numpy(np.array(slope)))
+    engine.autograd.backward(total, engine.from_numpy(np.array(slope)))
     assert leaf.grad is not None
     return np.asarray(leaf.grad.numpy(), dtype=np.float64)
 
 
 def _encoded(encoder: Encoder, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return the (n,) log hazards of one encoder, as `Shape.log_hazard` computes them."""
-    import torch
-
+    engine = _torch()
     d, h = encoder.columns.size, encoder.hidden
-    u, v, b, w = torch.split(weights, [d, h, h, h * d])
-    mine = x[:, torch.from_numpy(np.array(encoder.columns))]
-    return mine @ u + torch.tanh(mine @ w.reshape(h, d).T + b) @ v - torch.tanh(b) @ v
+    u, v, b, w = engine.split(weights, [d, h, h, h * d])
+    mine = x[:, engine.from_numpy(np.array(encoder.columns))]
+    found: torch.Tensor = mine @ u + engine.tanh(mine @ w.reshape(h, d).T + b) @ v - engine.tanh(b) @ v
+    return found
 
 
 def _alpha_at_zero(total: Arrays) -> Floats:

@@ -45,6 +45,7 @@ from privacy.inbound_layers import (
     score_moments,
     squared_lengths,
 )
+from privacy.inbound_network import WeightLimits, allowed_points, is_network, weights_hold
 from schemas.codes import Code
 from schemas.design import DesignColumn, design_columns
 from schemas.messages import RoundRequest
@@ -69,6 +70,7 @@ class Limits:
         points: Different points at which one fit may be asked, over all runs of a plan.
         log_baseline: Smallest and largest log baseline hazard; the ends close an interval (`models.hazard`).
         rounding: Share of a sum that adding in another order, or in fixed point, may change.
+        weights: Of a network, instead of lengths.
     """
 
     norm: float = 3.0
@@ -77,6 +79,7 @@ class Limits:
     points: int = 12
     log_baseline: tuple[float, float] = (-50.0, 20.0)
     rounding: float = 1e-6
+    weights: WeightLimits = field(default_factory=WeightLimits)
 
 
 @dataclass(frozen=True)
@@ -145,11 +148,13 @@ def judge(request: RoundRequest, plan: Plan, seen: Seen, limits: Limits | None =
     if not bases_hold(request.arrays, list(layers_of(plan)), _asked(request.arrays)):
         return Code.REQUEST_TOO_FAR
     seen = _with_moments(request.arrays, part, step, plan, seen)
-    if not _search_holds(request.arrays, part, step, plan, seen, limits):
+    searches = searches_of(request.arrays, step)
+    if not all(_search_holds(name, sent, part, step, plan, seen, limits) for name, sent in searches):
         return Code.REQUEST_TOO_FAR
     remembered = _remembered(request.arrays, part, step, seen)
-    if any(len(points) > limits.points for points in remembered.points.values()):
-        return Code.ROUNDS_EXHAUSTED
+    for name, points in remembered.points.items():
+        if len(points) > allowed_points(plan, name.partition("/")[0], limits.points):
+            return Code.ROUNDS_EXHAUSTED
     return remembered
 
 
@@ -226,6 +231,8 @@ def _is_plausible(name: str, sent: Arrays, step: PlanStep, plan: Plan, seen: See
         return _in_ranges(sent["scale"], plan, of_scale=True)
     if name == "beta":  # a fitted model: not far from where its fit was last asked
         last = seen.searched.get(source)
+        if is_network(plan):
+            return weights_hold(sent["beta"], last, _asked(sent), limits.weights)
         if last is None:
             return True
         moments = _layer_moments(step, seen)
@@ -294,11 +301,32 @@ def _range(plan: Plan, design_column: DesignColumn) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------- what a fit is asked
-def _search_holds(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen: Seen, limits: Limits) -> bool:
+def searches_of(sent: Arrays, step: PlanStep) -> list[tuple[str, Arrays]]:
+    """Return the searches that a question belongs to, each by its name and with its own point.
+
+    That is one, the step itself; a search for penalties fits several inner folds at once, each on a way of its own.
+    """
+    if step.method != "penalty_search":
+        return [(step.name, sent)]
+    folds = range(sent["beta"].shape[-2])
+    return [
+        (f"{step.name}/{fold}", {**sent, **{name: sent[name][..., fold, :] for name in ("alpha", "beta")}})
+        for fold in folds
+    ]
+
+
+def _search_holds(
+    search: str, sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen: Seen, limits: Limits
+) -> bool:
     if "alpha" in sent:
         low, high = limits.log_baseline
         if not bool(((sent["alpha"] >= low) & (sent["alpha"] <= high)).all()):
             return False
+    if is_network(plan):
+        own = sent.get("weights")
+        return own is None or weights_hold(
+            own, seen.searched.get(f"{step.name}.weights"), _asked(sent), limits.weights
+        )
     if "beta" not in sent:
         return True
     asked, columns = _asked(sent), columns_of(plan)
@@ -308,7 +336,7 @@ def _search_holds(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen
         return False
     if not bool((_site_lengths(beta, sent, step, seen, columns, moments) <= limits.site_norm).all()):
         return False
-    last = seen.searched.get(f"{step.name}.beta")
+    last = seen.searched.get(f"{search}.beta")
     if last is None or "beta" in sources_of(part, step):
         return True
     known = np.atleast_2d(last)[asked]
@@ -342,18 +370,29 @@ def _remembered(sent: Arrays, part: PartSpec, step: PlanStep, seen: Seen) -> See
         if name.endswith("_basis") and any(spec.name == name.removesuffix("basis") + "gram" for spec in part.releases)
     }
     remembered = replace(seen, given={**seen.given, **given}, searched={**seen.searched, **bases})
+    if "weights" in sent:
+        name = f"{step.name}.weights"
+        kept = _where_asked(sent, sent["weights"], seen.searched.get(name))
+        return replace(remembered, searched={**remembered.searched, name: kept})
     if "beta" not in sent or "beta" in sources:
         return remembered
-    name, asked = f"{step.name}.beta", _asked(sent)
+    for search, own in searches_of(sent, step):
+        remembered = _with_point(search, own, remembered)
+    return remembered
+
+
+def _with_point(search: str, sent: Arrays, seen: Seen) -> Seen:
+    """Return `seen` with the point at which a search was asked."""
+    name, asked = f"{search}.beta", _asked(sent)
     before = seen.searched.get(name, np.zeros_like(sent["beta"]))
     beta = np.where(asked[:, None], np.atleast_2d(sent["beta"]), np.atleast_2d(before)).reshape(sent["beta"].shape)
     points = dict(seen.points)
     for fold in np.flatnonzero(asked):
-        key = f"{step.name}/{fold}"
+        key = f"{search}/{fold}"
         searched = [np.atleast_2d(sent[each])[fold] for each in ("alpha", "beta") if each in sent]
         digest = hashlib.sha256(np.concatenate(searched).tobytes()).hexdigest()
         points[key] = points.get(key, frozenset()) | {digest}
-    return replace(remembered, searched={**remembered.searched, name: beta}, points=points)
+    return replace(seen, searched={**seen.searched, name: beta}, points=points)
 
 
 def _risk_sets_hold(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen: Seen, limits: Limits) -> bool:
