@@ -10,7 +10,7 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from archipel.artefact import make_artefact, with_validity
+from archipel.artefact import has_artefact, make_artefact, with_validity
 from archipel.homes import list_sites, model_key, utc_now
 from archipel.model_card import make_card
 from archipel.runs import open_store, plan_of, result_of
@@ -102,6 +102,10 @@ def release(hub: Path, run_id: str, terms: Terms) -> Released:
     result = result_of(hub, run_id)
     with open_store(hub) as store:
         plan = plan_of(store, run_id)
+        if not has_artefact(plan):
+            raise ReleaseError(
+                "This run has no model file: it predicts no survival until one event (docs/endpoints.md)."
+            )
         # The time of the run and not of this command: the same run makes the same model.
         finished = store.run(run_id).finished_at or moment
         result = result.model_copy(update={"created_at": finished})

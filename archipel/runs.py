@@ -181,16 +181,17 @@ def resume(hub: Path, run_id: str) -> None:
     submit(hub, run_id)
 
 
-def model_of(hub: Path, result: Result) -> bytes:
-    """Return the content of ``model.safetensors`` of the finished run that gave `result`.
+def model_of(hub: Path, result: Result) -> bytes | None:
+    """Return the content of ``model.safetensors`` of the finished run that gave `result`; None where it has none.
 
     Raises:
         UnknownRunError: When there is no such run, or it is not done.
     """
-    from archipel.artefact import artefact_bytes
+    from archipel.artefact import artefact_bytes, has_artefact
 
     with open_store(hub) as store:
-        return artefact_bytes(store.final_arrays(result.run_id), result, plan_of(store, result.run_id))
+        plan = plan_of(store, result.run_id)
+        return artefact_bytes(store.final_arrays(result.run_id), result, plan) if has_artefact(plan) else None
 
 
 def result_of(hub: Path, run_id: str) -> Result:

@@ -67,7 +67,7 @@ class Trial:
     """
 
     result: Result
-    model: bytes
+    model: bytes | None
     plan: Plan
     timing: Timing
 
@@ -179,11 +179,16 @@ def _watch(federation: LocalFederation, run_id: str, on_view: OnView | None, giv
 
 
 def write_outputs(
-    out: Path, result: Result, model: bytes, *, plan: Plan | None = None, simulated: Result | None = None
+    out: Path, result: Result, model: bytes | None, *, plan: Plan | None = None, simulated: Result | None = None
 ) -> tuple[Path, Path]:
-    """Write ``model.safetensors``, ``result.json`` and ``report.html`` into `out` and return the last two."""
+    """Write ``result.json``, ``report.html`` and, where there is one, ``model.safetensors`` into `out`.
+
+    Returns:
+        Where the first two are.
+    """
     make_folder(out)
-    (out / "model.safetensors").write_bytes(model)
+    if model is not None:
+        (out / "model.safetensors").write_bytes(model)
     (out / "result.json").write_text(result.to_json(), "utf-8")
     write_report(result, out / "report.html", plan=plan, simulated=simulated)
     return out / "result.json", out / "report.html"
