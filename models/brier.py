@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.moments import n_patients_spec
 from models.scores import individual_hazard, log_hazards, prediction_specs, spells_of
@@ -37,6 +38,9 @@ class Brier:
     State when done:
         brier: (K,) at each edge; 0 as padding, and where nobody has entered.
         ibs: () mean over the edges from the 10 to the 80 % quantile of event times, by the trapezoid rule.
+        ibs_variance: () of it. The score is a mean over n patients of each one's own part l_i, so its variance is
+            sum_i (l_i - mean)^2 / n^2, with the censoring curve and the model taken as known; with late entry a
+            little too large, because who enters late has no part before.
         ibs_from: () first of them, in the unit of time.
         ibs_to: () last of them.
         censoring_survival: (K,) G, padded with its last value.
@@ -52,6 +56,7 @@ class Brier:
             n_patients_spec(),
             ArraySpec(name="at_risk", shape=shape, meaning="patients under observation as each interval begins"),
             ArraySpec(name="censored", shape=shape, meaning="of them, censored within the interval"),
+            ArraySpec(name="n_entered", shape=shape, meaning="patients who have come under observation by each edge"),
         )
         errors = (
             n_patients_spec(),
@@ -60,14 +65,18 @@ class Brier:
                 shape=shape,
                 meaning="weighted squared errors of predicted survival at each edge",
             ),
-            ArraySpec(name="n_entered", shape=shape, meaning="patients who have come under observation by each edge"),
+            ArraySpec(name="own_squares", shape=(), meaning="squares of each patient's part of the integrated score"),
         )
         weights = ArraySpec(
             name="censoring_survival", shape=shape, meaning="probability of not being censored before each edge"
         )
+        share = ArraySpec(
+            name="share", shape=shape, meaning="weight of one patient's error at each edge in the integral"
+        )
+        asks = (*prediction_specs(self.context), weights, share)
         return (
             PartSpec(name="censoring", sends=grid_specs(self.context.n_bins), releases=counts, times=2),
-            PartSpec(name="errors", sends=(*prediction_specs(self.context), weights), releases=errors, times=2),
+            PartSpec(name="errors", sends=asks, releases=errors, times=2),
         )
 
     def begin(self, inputs: Arrays) -> Turn:
@@ -81,7 +90,8 @@ class Brier:
         if part == "censoring":
             at_risk: Floats = leaving.over_patients(np.ones(cohort.n_patients))
             censored = leaving.over_events((~cohort.event).astype(np.float64))
-            return {"n_patients": n_patients, "at_risk": at_risk, "censored": censored}
+            entered = self._seen(leaving, int(sent["n_intervals"])).sum(axis=0).astype(np.float64)
+            return {"n_patients": n_patients, "at_risk": at_risk, "censored": censored, "n_entered": entered}
         return self._errors(sent, cohort, leaving) | {"n_patients": n_patients}
 
     def finish(self, part: str, state: Arrays, inputs: Arrays, total: Arrays) -> Turn:
@@ -90,14 +100,19 @@ class Brier:
             at_risk = total["at_risk"]
             hazard = np.divide(total["censored"], at_risk, out=np.zeros(at_risk.shape), where=at_risk > 0)
             free: Floats = np.cumprod(1.0 - hazard, dtype=np.float64)
-            return Turn({"censoring_survival": free}, "errors")
-        entered = total["n_entered"]
+            entered = total["n_entered"]
+            parts = integral_weights(inputs["edges"], inputs["events"], int(inputs["n_intervals"]))
+            share = np.divide(parts, entered, out=np.zeros(entered.shape), where=entered > 0)
+            return Turn({"censoring_survival": free, "n_entered": entered, "share": share}, "errors")
+        entered = state["n_entered"]
         brier = np.divide(total["squared_error"], entered, out=np.zeros(entered.shape), where=entered > 0)
         first, last = score_range(inputs["events"], int(inputs["n_intervals"]))
         edges = inputs["edges"]
+        ibs = _mean_between(edges[first : last + 1], brier[first : last + 1])
         done = {
             "brier": brier,
-            "ibs": np.asarray(_mean_between(edges[first : last + 1], brier[first : last + 1])),
+            "ibs": np.asarray(ibs),
+            "ibs_variance": np.maximum(total["own_squares"] - ibs**2 / np.maximum(total["n_patients"], 1.0), 0.0),
             "ibs_from": edges[first],
             "ibs_to": edges[last],
             "censoring_survival": state["censoring_survival"],
@@ -110,11 +125,9 @@ class Brier:
         return Turn({}, "censoring")
 
     def _errors(self, sent: Arrays, cohort: Cohort, leaving: Spells) -> dict[str, Floats]:
-        n_intervals = int(sent["n_intervals"])
         interval = np.arange(self.context.n_bins)
-        in_use = interval < n_intervals
         spells = spells_of(self.context, sent, cohort)
-        seen = (leaving.stop > leaving.first)[:, None] & (interval >= leaving.first[:, None]) & in_use
+        seen = self._seen(leaving, int(sent["n_intervals"]))
         alive = (spells.survived.stop[:, None] > interval) & seen
         died = spells.event[:, None] & (spells.stop[:, None] <= interval + 1) & seen
 
@@ -128,7 +141,13 @@ class Brier:
         one_over_event = np.divide(g_at_entry, g_at_event, out=np.zeros_like(g_at_entry), where=g_at_event > 0)
         one_over_time = np.divide(g_at_entry, g, out=np.zeros(predicted.shape), where=g > 0)
         error = died * predicted**2 * one_over_event + alive * (1.0 - predicted) ** 2 * one_over_time
-        return {"squared_error": error.sum(axis=0), "n_entered": seen.sum(axis=0).astype(np.float64)}
+        return {"squared_error": error.sum(axis=0), "own_squares": np.asarray(((error @ sent["share"]) ** 2).sum())}
+
+    def _seen(self, leaving: Spells, n_intervals: int) -> NDArray[np.bool_]:
+        """Return (n, K), whether each patient has come under observation by each edge in use."""
+        interval = np.arange(self.context.n_bins)
+        entered: NDArray[np.bool_] = (leaving.stop > leaving.first)[:, None] & (interval >= leaving.first[:, None])
+        return entered & (interval < n_intervals)
 
 
 def score_range(events: Floats, n_intervals: int) -> tuple[int, int]:
@@ -144,6 +163,19 @@ def score_range(events: Floats, n_intervals: int) -> tuple[int, int]:
     # 1e-9: a share that is a quantile but for rounding has reached it.
     first, last = np.searchsorted(cumulative / cumulative[-1], np.asarray(QUANTILES) - 1e-9, side="left")
     return int(first), int(last)
+
+
+def integral_weights(edges: Floats, events: Floats, n_intervals: int) -> Floats:
+    """Return the (K,) weights of the edges in the integral of `Brier`, adding up to 1; 0 outside its range."""
+    first, last = score_range(events, n_intervals)
+    weights = np.zeros(edges.size)
+    if first == last:
+        weights[first] = 1.0
+        return weights
+    half = np.diff(edges[first : last + 1]) / 2 / (edges[last] - edges[first])
+    weights[first:last] += half
+    weights[first + 1 : last + 1] += half
+    return weights
 
 
 def _mean_between(times: Floats, values: Floats) -> float:

@@ -63,6 +63,50 @@ def censoring_curve(time: Floats, event: Mask, entry: Floats | None = None) -> C
     return CensoringCurve(times, survival)
 
 
+def uno_weights(time: Floats, event: Mask, curve: CensoringCurve, until: float) -> Floats:
+    """Return the (n,) weights 1 / G(t-)^2 of pairs whose first event is a patient's, 0 after `until`.
+
+    With them the share of concordant pairs is Uno's C (Uno, Cai, Pencina, D'Agostino & Wei 2011, Statistics in
+    Medicine 30:1105, equation 6), which does not depend on how long patients were followed, as Harrell's does.
+
+    Args:
+        time: (n,) time to event or censoring.
+        event: (n,), True where the event was observed.
+        curve: Of the censoring, from all patients.
+        until: Last time of a first event that counts; later too few are left to stand for those censored.
+    """
+    g = curve.before(time)
+    return np.divide(1.0, g**2, out=np.zeros(len(time)), where=event & (time <= until) & (g > 0))
+
+
+def brier_losses(
+    time: Floats,
+    event: Mask,
+    survival_at: Floats,
+    times: Floats,
+    curve: CensoringCurve,
+    entry: Floats | None = None,
+    survival_at_entry: Floats | None = None,
+) -> tuple[Floats, Mask]:
+    """Return each patient's weighted squared error at each of `times`; arguments as of `brier_scores`.
+
+    Returns:
+        (n, m) errors, and (n, m) whether the patient has come under observation before.
+    """
+    n = len(time)
+    entered = np.zeros(n) if entry is None else entry
+    relative = survival_at if survival_at_entry is None else survival_at / survival_at_entry[:, None]
+    g_entry = curve.after(entered) if entry is not None else np.ones(n)
+    g_event, g_time = curve.before(time), curve.after(times)
+    weight_event = np.divide(g_entry, g_event, out=np.zeros(n), where=g_event > 0)
+    weight_time = np.divide(1.0, g_time, out=np.zeros(len(times)), where=g_time > 0)
+    seen = entered[:, None] < times
+    died = seen & event[:, None] & (time[:, None] <= times)
+    alive = seen & (time[:, None] > times)
+    loss = died * relative**2 * weight_event[:, None]
+    return loss + alive * (1.0 - relative) ** 2 * weight_time * g_entry[:, None], seen
+
+
 def brier_scores(
     time: Floats,
     event: Mask,
@@ -90,21 +134,18 @@ def brier_scores(
     Returns:
         (m,) scores; 0 where nobody has entered. Where G is 0 nothing can be weighted and nothing counts.
     """
-    n = len(time)
-    entered = np.zeros(n) if entry is None else entry
-    relative = survival_at if survival_at_entry is None else survival_at / survival_at_entry[:, None]
-    g_entry = curve.after(entered) if entry is not None else np.ones(n)
-    g_event, g_time = curve.before(time), curve.after(times)
-    weight_event = np.divide(g_entry, g_event, out=np.zeros(n), where=g_event > 0)
-    weight_time = np.divide(1.0, g_time, out=np.zeros(len(times)), where=g_time > 0)
-    seen = entered[:, None] < times
-    died = seen & event[:, None] & (time[:, None] <= times)
-    alive = seen & (time[:, None] > times)
-    loss = died * relative**2 * weight_event[:, None]
-    loss = loss + alive * (1.0 - relative) ** 2 * weight_time * g_entry[:, None]
-    n_seen = seen.sum(axis=0)
-    scores: Floats = np.divide(loss.sum(axis=0), n_seen, out=np.zeros(len(times)), where=n_seen > 0)
-    return scores
+    loss, seen = brier_losses(time, event, survival_at, times, curve, entry, survival_at_entry)
+    return mean_loss(loss.sum(axis=0), seen.sum(axis=0))
+
+
+def mean_loss(loss: Floats, n_seen: Floats) -> Floats:
+    """Return the scores of summed errors; 0 where nobody has entered."""
+    return np.divide(loss, n_seen, out=np.zeros(loss.shape), where=n_seen > 0)
+
+
+def mean_over(scores: Floats, times: Floats) -> Floats:
+    """Return the integrated score: the mean over (m,) `times` of (..., m) `scores` by the trapezoid rule."""
+    return np.asarray(np.trapezoid(scores, times, axis=-1) / (times[-1] - times[0]), dtype=np.float64)
 
 
 def integrated_brier(
@@ -138,7 +179,7 @@ def integrated_brier(
         raise ValueError("an integral needs at least two times")
     curve = censoring_curve(censoring_time, censoring_event, censoring_entry)
     scores = brier_scores(time, event, survival_at, times, curve, entry, survival_at_entry)
-    return float(np.trapezoid(scores, times) / (times[-1] - times[0]))
+    return float(mean_over(scores, times))
 
 
 def ibs_times(time: Floats, event: Mask, n_times: int = 100) -> Floats:

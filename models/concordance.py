@@ -38,19 +38,55 @@ def harrell(
     Returns:
         Numbers of concordant, tied and comparable pairs; C is (concordant + tied / 2) / comparable.
     """
+    concordant, tied, comparable = (each.sum() / 2 for each in pairs_of_each(time, event, log_hazard, entry))
+    return float(concordant), float(tied), float(comparable)
+
+
+def pairs_of_each(
+    time: Floats,
+    event: NDArray[np.bool_],
+    log_hazard: Floats,
+    entry: Floats | None = None,
+    weight: Floats | None = None,
+) -> tuple[Floats, Floats, Floats]:
+    """Return the (n,) concordant, tied and comparable pairs that each patient is in.
+
+    Args:
+        time: (n,); this and the next three as of `harrell`.
+        event: (n,).
+        log_hazard: (n,).
+        entry: (n,) or None for 0.
+        weight: (n,) of a pair whose first event is the patient's, or None for 1 (`models.censoring.uno_weights`).
+    """
     n = len(time)
     entered = np.zeros(n) if entry is None else entry
-    concordant = tied = comparable = 0
-    failing = np.flatnonzero(event)
+    found = np.zeros((3, n))
+    failing = np.flatnonzero(event if weight is None else event & (weight > 0))
     block = max(1, _CELLS_AT_A_TIME // max(n, 1))
     for start in range(0, len(failing), block):
         rows = failing[start : start + block]
         t, score = time[rows, None], log_hazard[rows, None]
         pairs = (entered < t) & ((time > t) | ((time == t) & ~event))
-        comparable += int(pairs.sum())
-        concordant += int((pairs & (score > log_hazard)).sum())
-        tied += int((pairs & (score == log_hazard)).sum())
-    return float(concordant), float(tied), float(comparable)
+        kinds = (pairs & (score > log_hazard), pairs & (score == log_hazard), pairs)
+        for own, these in zip(found, kinds, strict=True):
+            first = these.sum(axis=1)
+            own[rows] += first if weight is None else weight[rows] * first
+            own += these.sum(axis=0) if weight is None else weight[rows] @ these
+    return found[0], found[1], found[2]
+
+
+def ratio_variance(right: Floats, comparable: Floats) -> float:
+    """Return the variance of C from the pairs that each patient is in (see `concordance_state`); 0 without pairs.
+
+    Args:
+        right: (n,) pairs in the right order, ties counted half.
+        comparable: (n,) all pairs.
+    """
+    pairs = float(comparable.sum()) / 2
+    if pairs <= 0:
+        return 0.0
+    own = right - float(right.sum()) / 2 / pairs * comparable
+    return float((own**2).sum()) / pairs**2
 
 
 def c_index(concordant: float, tied: float, comparable: float) -> float:
@@ -62,8 +98,8 @@ def c_index(concordant: float, tied: float, comparable: float) -> float:
 class Concordance:
     """One round: every site counts the pairs of its own patients.
 
-    Inputs: mean(p), scale(p), beta(p). State: c_index (0 where comparable is 0: look there first), concordant, tied,
-    comparable, n_patients.
+    Inputs: mean(p), scale(p), beta(p). State: c_index (0 where comparable is 0: look there first), its variance, and
+    the sums of `PAIR_COUNTS`.
     """
 
     context: Context
@@ -94,18 +130,39 @@ PAIR_COUNTS = (
     ArraySpec(name="concordant", shape=(), meaning="pairs of patients of one site in the right order"),
     ArraySpec(name="tied", shape=(), meaning="pairs of patients of one site with the same log hazard"),
     ArraySpec(name="comparable", shape=(), meaning="pairs of patients of one site whose order of events is known"),
+    ArraySpec(name="right_squares", shape=(), meaning="squares of the pairs in the right order that a patient is in"),
+    ArraySpec(name="right_products", shape=(), meaning="products of these and of all pairs that a patient is in"),
+    ArraySpec(name="pair_squares", shape=(), meaning="squares of all pairs that a patient is in"),
     ArraySpec(name="n_patients", shape=(), meaning="patients behind these numbers", bound=1e9),
 )
 
 
 def pair_counts(cohort: Cohort, log_hazard: Floats, n_patients: int) -> dict[str, Floats]:
     """Return the arrays of `PAIR_COUNTS` for one site's patients."""
-    concordant, tied, comparable = harrell(cohort.time, cohort.event, log_hazard, cohort.entry)
-    counts = {"concordant": concordant, "tied": tied, "comparable": comparable, "n_patients": n_patients}
+    concordant, tied, comparable = pairs_of_each(cohort.time, cohort.event, log_hazard, cohort.entry)
+    right = concordant + 0.5 * tied
+    counts = {
+        "concordant": concordant.sum() / 2,
+        "tied": tied.sum() / 2,
+        "comparable": comparable.sum() / 2,
+        "right_squares": (right**2).sum(),
+        "right_products": (right * comparable).sum(),
+        "pair_squares": (comparable**2).sum(),
+        "n_patients": n_patients,
+    }
     return {name: np.asarray(count, dtype=np.float64) for name, count in counts.items()}
 
 
 def concordance_state(total: Arrays) -> dict[str, Floats]:
-    """Return the summed counts and their C."""
-    c = c_index(float(total["concordant"]), float(total["tied"]), float(total["comparable"]))
-    return {**{spec.name: total[spec.name] for spec in PAIR_COUNTS}, "c_index": np.asarray(c)}
+    """Return the summed counts, their C and its variance.
+
+    The variance is that of the infinitesimal jackknife (Efron 1982, The jackknife, section 6.3; R's
+    `survival::concordance`): with A_i of the B_i pairs of patient i in the right order, sum_i (A_i - C B_i)^2 over
+    the square of all pairs. It is a sum over patients, and so over sites; no patient and no site is left out.
+    """
+    comparable = float(total["comparable"])
+    c = c_index(float(total["concordant"]), float(total["tied"]), comparable)
+    squares = total["right_squares"] - 2 * c * total["right_products"] + c**2 * total["pair_squares"]
+    variance = max(float(squares), 0.0) / comparable**2 if comparable else 0.0
+    counts = {spec.name: total[spec.name] for spec in PAIR_COUNTS}
+    return {**counts, "c_index": np.asarray(c), "variance": np.asarray(variance)}

@@ -44,18 +44,21 @@ def product_limit(at_risk: Floats, events: Floats) -> tuple[Floats, Floats]:
 class KaplanMeier:
     """One round: patients at risk and events by risk group and interval, and sums of predicted survival.
 
-    Inputs: mean(p), scale(p), beta(p), edges(K), n_intervals, cumulative_hazard(K), cutpoints(2). H is the number
+    Settings:
+        n_groups: G, 3 by default.
+
+    Inputs: mean(p), scale(p), beta(p), edges(K), n_intervals, cumulative_hazard(K), cutpoints(G - 1). H is the number
     of horizons.
 
     State when done:
-        survival: (3, K) observed at the edges, low risk first; padded with its last value.
-        standard_error: (3, K) Greenwood.
-        at_risk: (3, K).
-        events: (3, K).
-        n_group: (3,) patients; where it is 0 the group's other figures mean nothing.
-        predicted: (3, H) mean predicted survival at the horizons.
-        observed: (3, H) observed survival there, linear within an interval; beyond the grid its last value.
-        observed_standard_error: (3, H).
+        survival: (G, K) observed at the edges, low risk first; padded with its last value.
+        standard_error: (G, K) Greenwood.
+        at_risk: (G, K).
+        events: (G, K).
+        n_group: (G,) patients; where it is 0 the group's other figures mean nothing.
+        predicted: (G, H) mean predicted survival at the horizons.
+        observed: (G, H) observed survival there, linear within an interval; beyond the grid its last value.
+        observed_standard_error: (G, H).
         n_patients: ().
     """
 
@@ -64,19 +67,20 @@ class KaplanMeier:
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question: counts and predictions by group."""
         k, h = self.context.n_bins, len(self.context.horizons)
-        cutpoints = ArraySpec(name="cutpoints", shape=(2,), meaning="log hazards between low, middle and high risk")
+        groups = self._n_groups
+        cutpoints = ArraySpec(name="cutpoints", shape=(groups - 1,), meaning="log hazards between the risk groups")
         releases = (
             n_patients_spec(),
-            ArraySpec(name="n_group", shape=(N_GROUPS,), meaning="patients of low, middle and high risk"),
+            ArraySpec(name="n_group", shape=(groups,), meaning="patients of each risk group, lowest first"),
             ArraySpec(
                 name="at_risk",
-                shape=(N_GROUPS, k),
+                shape=(groups, k),
                 meaning="of them, at risk in each interval, by the share of it observed",
             ),
-            ArraySpec(name="events", shape=(N_GROUPS, k), meaning="of them, with the event in each interval"),
+            ArraySpec(name="events", shape=(groups, k), meaning="of them, with the event in each interval"),
             ArraySpec(
                 name="predicted_survival",
-                shape=(N_GROUPS, h),
+                shape=(groups, h),
                 meaning="sum over each group of the predicted survival at each horizon",
             ),
         )
@@ -90,8 +94,8 @@ class KaplanMeier:
     def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
         """Return this site's counts and sums."""
         scores = log_hazards(self.context, sent, cohort)
-        group = (scores > sent["cutpoints"][0]).astype(np.intp) + (scores > sent["cutpoints"][1])
-        member = (group[:, None] == np.arange(N_GROUPS)).astype(np.float64)
+        group = (scores[:, None] > sent["cutpoints"]).sum(axis=1)
+        member = (group[:, None] == np.arange(self._n_groups)).astype(np.float64)
         seen = self._observation(sent, cohort)
         hazard = self._at_horizons(sent["cumulative_hazard"], sent)
         return {
@@ -121,6 +125,10 @@ class KaplanMeier:
     def shrink(self, part: str, state: Arrays) -> Turn:
         """Ask the remaining sites the same."""
         return Turn(state, part)
+
+    @property
+    def _n_groups(self) -> int:
+        return int(self.context.settings.get("n_groups", N_GROUPS))
 
     def _observation(self, sent: Arrays, cohort: Cohort) -> Observation:
         exact, n_intervals = bool(self.context.settings.get("exact", False)), int(sent["n_intervals"])

@@ -15,6 +15,7 @@ from models.endpoint_plan import (
     outcome_judging,
     treatment_steps,
 )
+from models.judging_plan import masked_judging
 from models.plan_code import code_of, step_context
 from models.population import counted_settings
 from models.preparation import covariates_of
@@ -201,7 +202,7 @@ class Compiler:
 
     def _population(self) -> list[PlanStep]:
         """Return the step that says where the patients lie; a site's own histogram would show single patients."""
-        if not self.study.privacy.secure_sum or self.network:
+        if not self.study.privacy.secure_sum:
             return []
         inputs = {**self._inputs("", baseline=False), "mean_log_hazard": "risk_groups.mean_log_hazard"}
         return [
@@ -283,6 +284,9 @@ class Compiler:
                 f"{prefix}concordance", "concordance", cohort,
                 "Pairs of unseen patients of one site in the right order.",
                 judged_settings, inputs=inputs, optional=True,
+            ),
+            *self._drafted(
+                masked_judging(self.study, prefix, f"{fitted}grid", inputs), cohort, judged_settings, optional=True
             ),
             self._step(
                 f"{prefix}site_only", "site_only", split,

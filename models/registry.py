@@ -28,6 +28,7 @@ from models.private_baseline import PrivateBaseline
 from models.private_grid import PrivateGrid
 from models.private_hazard import PrivateHazard
 from models.private_moments import PrivateMoments
+from models.ranking import Ranking
 from models.risk_groups import RiskGroups
 from models.site_only import SiteOnly
 from models.step import Context, Step
@@ -53,6 +54,7 @@ METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
         "population": Population,
         "kaplan_meier": KaplanMeier,
         "concordance": Concordance,
+        "ranking": Ranking,
         "site_only": SiteOnly,
         "brier": Brier,
         "calibration_slope": CalibrationSlope,

@@ -74,6 +74,27 @@ def test_brier_equals_the_exact_score_of_moved_times_for_any_cohort(patients):
     )
 
 
+def test_the_variance_of_the_integrated_score_is_that_of_a_mean_over_patients():
+    cohort = cohort_of(LOG_HAZARD[:, None], REFERENCE["time"], REFERENCE["event"])
+    state = run_step(STEP, INPUTS, split(cohort, np.arange(90) % 4))
+    g, first, last = state["censoring_survival"], *score_range(INPUTS["events"], N_INTERVALS)
+    parts = []
+    for i in range(90):  # each patient's own errors at the edges, then their mean over time
+        time, event = cohort.time[i], cohort.event[i] and cohort.time[i] <= EDGES[N_INTERVALS - 1]
+        errors = []
+        for k in range(first, last + 1):
+            survival = np.exp(-BASELINE[k] * np.exp(LOG_HAZARD[i]))
+            if event and time <= EDGES[k]:
+                errors.append(survival**2 / g[np.searchsorted(EDGES[:N_INTERVALS], time)])
+            else:
+                reached = EDGES[k] < time if event else EDGES[k] <= time
+                errors.append((1 - survival) ** 2 / g[k] if reached else 0.0)
+        edges = EDGES[first : last + 1]
+        parts.append(np.trapezoid(errors, edges) / (edges[-1] - edges[0]))
+    assert state["ibs"] == pytest.approx(np.mean(parts), rel=1e-12)
+    assert state["ibs_variance"] == pytest.approx(np.var(parts) / 90, rel=1e-9)
+
+
 def test_without_censoring_brier_is_the_mean_squared_error():
     cohort = cohort_of(LOG_HAZARD[:, None], np.minimum(COHORT.time, 22), np.ones(90))
     brier = run_step(STEP, INPUTS, [cohort])["brier"]

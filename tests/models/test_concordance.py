@@ -6,8 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lifelines.utils import concordance_index
+from sksurv.metrics import concordance_index_ipcw
+from sksurv.util import Surv
 
-from models.concordance import Concordance, c_index, harrell
+from models.censoring import censoring_curve, uno_weights
+from models.concordance import (
+    Concordance,
+    c_index,
+    concordance_state,
+    harrell,
+    pair_counts,
+    pairs_of_each,
+    ratio_variance,
+)
 from tests.models.federation import cohort_of, context, run_step, split
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "evaluation.json").read_text())
@@ -53,6 +64,63 @@ def test_c_equals_lifelines():
     assert ours == pytest.approx(concordance_index(TIME, -LOG_HAZARD, EVENT), rel=1e-14)
 
 
+def uno(time, event, score, until, entry=None):
+    weight = uno_weights(time, event, censoring_curve(time, event, entry), until)
+    concordant, tied, comparable = pairs_of_each(time, event, score, entry, weight)
+    right = concordant + tied / 2
+    return right.sum() / comparable.sum(), ratio_variance(right, comparable)
+
+
+@pytest.mark.parametrize(("entry", "name"), [(None, "c_variance"), (ENTRY, "c_variance_late_entry")])
+def test_the_variance_of_c_equals_r(entry, name):
+    cohort = cohort_of(LOG_HAZARD[:, None], TIME, EVENT, entry)
+    state = concordance_state(pair_counts(cohort, LOG_HAZARD, 90))
+    assert state["variance"] == pytest.approx(REFERENCE[name], rel=1e-12)
+
+
+def test_the_variance_of_c_equals_changing_each_weight_a_little():
+    cohort = COHORT.take(np.arange(30))
+    score, step = LOG_HAZARD[:30], 1e-5
+
+    def c_of(weight):
+        pairs = [
+            (i, j)
+            for i in np.flatnonzero(cohort.event)
+            for j in range(30)
+            if cohort.entry[j] < cohort.time[i]
+            and (cohort.time[j] > cohort.time[i] or (cohort.time[j] == cohort.time[i] and not cohort.event[j]))
+        ]
+        worth = np.array([weight[i] * weight[j] for i, j in pairs])
+        right = np.array([(score[i] > score[j]) + 0.5 * (score[i] == score[j]) for i, j in pairs])
+        return (worth * right).sum() / worth.sum()
+
+    slopes = [
+        (c_of(1 + step * (np.arange(30) == i)) - c_of(1 - step * (np.arange(30) == i))) / (2 * step)
+        for i in range(30)
+    ]
+    state = concordance_state(pair_counts(cohort, score, 30))
+    assert state["variance"] == pytest.approx(np.square(slopes).sum(), rel=1e-6)
+
+
+def test_unos_c_equals_r():
+    c, variance = uno(TIME, EVENT, LOG_HAZARD, REFERENCE["uno_until"])
+    assert c == pytest.approx(REFERENCE["uno"], rel=1e-12)
+    assert variance == pytest.approx(REFERENCE["uno_variance"], rel=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_unos_c_equals_scikit_survival_without_ties_in_time(share):
+    rng = np.random.default_rng(7)
+    score = np.round(rng.normal(size=120), 1)
+    failure, censoring = rng.exponential(np.exp(-score)), rng.exponential(1.5, size=120)
+    time, event = np.minimum(failure, censoring), failure <= censoring
+    until = float(np.quantile(time, share))
+    table = Surv.from_arrays(event, time)
+    assert uno(time, event, score, until)[0] == pytest.approx(
+        concordance_index_ipcw(table, table, score, tau=until)[0], rel=1e-12
+    )
+
+
 def test_counting_in_blocks_changes_nothing(monkeypatch):
     whole = harrell(TIME, EVENT, LOG_HAZARD, ENTRY)
     monkeypatch.setattr("models.concordance._CELLS_AT_A_TIME", 200)
@@ -93,6 +161,11 @@ def test_the_step_adds_the_pairs_inside_sites():
     assert [state["concordant"], state["tied"], state["comparable"]] == by_hand.tolist()
     assert state["c_index"] == (by_hand[0] + by_hand[1] / 2) / by_hand[2]
     assert state["n_patients"] == 90
+    own = [pairs_of_each(s.time, s.event, s.matrix(["x0"])[:, 0], s.entry) for s in sites]
+    right = np.concatenate([one[0] + one[1] / 2 for one in own])
+    assert state["variance"] == pytest.approx(
+        ratio_variance(right, np.concatenate([one[2] for one in own])), rel=1e-9
+    )
 
 
 def test_the_step_over_one_site_counts_as_r():

@@ -34,6 +34,11 @@ pairs <- function(response) {
   c(count[["concordant"]], count[["tied.x"]], sum(count[c("concordant", "discordant", "tied.x")]))
 }
 
+# --- Variance of C (infinitesimal jackknife), and Uno's C with its own: weights 1 / G(t-)^2, up to a last time
+spread <- function(response, ...) concordance(response ~ log_hazard, reverse = TRUE, ...)$var
+until <- quantile(time[event == 1], 0.8)
+uno <- concordance(Surv(time, event) ~ log_hazard, reverse = TRUE, timewt = "n/G2", ymax = until)
+
 # --- Cox fit of the log hazard: calibration slope
 slope <- function(response, ties) {
   fit <- coxph(response ~ log_hazard, ties = ties, control = coxph.control(eps = 1e-12, toler.chol = 1e-13, iter.max = 50))
@@ -87,6 +92,9 @@ cat(json(list(
   time = time, event = event, entry = entry, log_hazard = log_hazard,
   pairs = pairs(Surv(time, event)),
   pairs_late_entry = pairs(Surv(entry, time, event)),
+  c_variance = spread(Surv(time, event)),
+  c_variance_late_entry = spread(Surv(entry, time, event)),
+  uno_until = unname(until), uno = unname(uno$concordance), uno_variance = uno$var,
   slope_breslow = slope(Surv(time, event), "breslow"),
   slope_efron = slope(Surv(time, event), "efron"),
   slope_efron_late_entry = slope(Surv(entry, time, event), "efron"),
