@@ -24,7 +24,7 @@ from client.members import record_members
 from client.optout import load_optout
 from client.settings import SiteSettings, load_settings
 from client.state import SitePaths, TablesDigest, fold_key, place_of, source_digest
-from models.compile import build_step
+from models.compile import build_step, preload
 from models.folds import deal, held_out_part, with_inner_folds
 from privacy.storage import StorageError
 from schemas.canonical import sha256_hex
@@ -92,7 +92,7 @@ def execute(home: Path, request: bytes) -> bytes:
 
 
 def warm(home: Path) -> None:
-    """Read the tables for the runs that were set up last, so that a forked child finds their cohorts in memory.
+    """Read tables and libraries for the runs that were set up last, so that a forked child finds them in memory.
 
     Costs a few file times and one query when nothing has changed.
 
@@ -105,6 +105,7 @@ def warm(home: Path) -> None:
         plan = _plan_of(paths, run.plan_hash)
         if plan is None:
             continue
+        preload(plan)
         settings = load_settings(home)
         source = _source_of(settings, run)
         if source not in _cohorts and source.source_digest == run.source_digest:

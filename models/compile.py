@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.network import load_torch
 from models.plan_code import code_of, step_context
 from models.plan_limits import name_faults, size_faults
 from models.plan_steps import Compiler
@@ -98,6 +99,12 @@ def build_step(plan: Plan, name: str) -> Step:
     """
     step = plan.by_name[name]
     return code_of(step.method, step_context(plan.study, plan.dictionary, step.settings))
+
+
+def preload(plan: Plan) -> None:
+    """Import what the plan's steps import only when they work, so that processes forked later find it in memory."""
+    if any(step.method == "hazard_network" for step in plan.steps):
+        load_torch()
 
 
 def prepared_arrays(plan: Plan, arrays: Arrays, fit: str = "fit") -> dict[str, Floats]:

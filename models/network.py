@@ -225,7 +225,7 @@ class HazardNetwork:
 
 
 @cache
-def _torch() -> ModuleType:
+def load_torch() -> ModuleType:
     """Return torch with one thread: matrices here are small, and a forked process would wait for its threads."""
     import torch
 
@@ -235,7 +235,7 @@ def _torch() -> ModuleType:
 
 def _pulled_back(shape: Shape, weights: Floats, x: Floats, present: Floats, slope: Floats) -> Floats:
     """Return the (P,) gradient of sum_i slope_i log_hazard_i in the weights."""
-    engine = _torch()
+    engine = load_torch()
     leaf = engine.tensor(weights, requires_grad=True)
     rows, mask = engine.from_numpy(np.array(x)), engine.from_numpy(np.array(present))
     sizes = [encoder.n_weights for encoder in shape.encoders]
@@ -249,7 +249,7 @@ def _pulled_back(shape: Shape, weights: Floats, x: Floats, present: Floats, slop
 
 def _encoded(encoder: Encoder, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return the (n,) log hazards of one encoder, as `Shape.log_hazard` computes them."""
-    engine = _torch()
+    engine = load_torch()
     d, h = encoder.columns.size, encoder.hidden
     u, v, b, w = engine.split(weights, [d, h, h, h * d])
     mine = x[:, engine.from_numpy(np.array(encoder.columns))]
