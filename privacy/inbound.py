@@ -233,16 +233,22 @@ def _is_plausible(name: str, sent: Arrays, step: PlanStep, plan: Plan, seen: See
         last = seen.searched.get(source)
         if is_network(plan):
             return weights_hold(sent["beta"], last, _asked(sent), limits.weights)
-        if last is None:
-            return True
         moments = _layer_moments(step, seen)
-        return bool((lengths(sent["beta"] - last, columns_of(plan), moments) <= limits.step).all())
+        return all(
+            _is_near(own["beta"], seen.searched.get(f"{search}.beta"), plan, moments, limits)
+            for search, own in searches_of(sent, plan.by_name[source.partition(".")[0]])
+        )
     layer, _, array = name.rpartition("_")
     layers = layers_of(plan)
     if layer in layers and array in ("mean", "scale", "loadings"):
         basis = seen.searched.get(f"{source.partition('.')[0]}.{layer}_basis")
         return array_holds(layers[layer], array, sent[name], basis, plan)
     return True
+
+
+def _is_near(beta: Floats, last: Floats | None, plan: Plan, moments: Arrays, limits: Limits) -> bool:
+    """Whether coefficients are at most a step away from the last that were answered, if any were."""
+    return last is None or bool((lengths(beta - last, columns_of(plan), moments) <= limits.step).all())
 
 
 def _with_moments(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen: Seen) -> Seen:
@@ -304,8 +310,13 @@ def _range(plan: Plan, design_column: DesignColumn) -> tuple[float, float]:
 def searches_of(sent: Arrays, step: PlanStep) -> list[tuple[str, Arrays]]:
     """Return the searches that a question belongs to, each by its name and with its own point.
 
-    That is one, the step itself; a search for penalties fits several inner folds at once, each on a way of its own.
+    That is one, the step itself; a search for penalties fits several inner folds at once, each on a way of its own;
+    an outcome of several values has coefficients for each of them but the first.
     """
+    outcomes = step.settings.get("outcomes", ())
+    if len(outcomes) > 2 and "beta" in sent:
+        rows = np.split(sent["beta"], len(outcomes) - 1, axis=-1)
+        return [(f"{step.name}/{value}", {**sent, "beta": row}) for value, row in enumerate(rows, start=1)]
     if step.method != "penalty_search":
         return [(step.name, sent)]
     folds = range(sent["beta"].shape[-2])

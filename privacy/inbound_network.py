@@ -65,7 +65,7 @@ def allowed_points(plan: Plan, step: str, few: int) -> int:
         few: The limit for steps that release an information matrix.
     """
     parts: tuple[PartSpec, ...] = plan.by_name[step].parts if step in plan.by_name else ()
-    with_pairs = ("hessian_beta", "hessian_weighted", "hessian_alpha_beta")
+    with_pairs = ("hessian", "hessian_beta", "hessian_weighted", "hessian_alpha_beta")
     if any(spec.name in with_pairs for part in parts for spec in part.releases) or not parts:
         return few
     return max(few, sum(part.times for part in parts))
