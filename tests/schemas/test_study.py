@@ -168,7 +168,11 @@ def test_no_bytes_do_more_than_name_faults(tmp_path_factory: pytest.TempPathFact
     ("before", "after", "words"),
     [
         ("version = 1", "version = 2", "`version`: must be 1"),
-        ("[model]", '[model]\nmethod = "magic"', "must be 'hazard', 'cox' or 'cox-stratified'"),
+        (
+            "[model]",
+            '[model]\nmethod = "magic"',
+            "must be 'hazard', 'cox', 'cox-stratified', 'hazard-network', 'logistic' or 'multinomial'",
+        ),
         ("version = 1", 'version = 1\ndeadline_s = "soon"', "`deadline_s`: must be a number, without quotes"),
         ("version = 1", "version = 1\ndeadline_s = 0", "`deadline_s`: must be greater than 0"),
         ("version = 1", 'version = 1\nexpires = "soon"', "must be a date without quotes, as in 2030-12-31"),
