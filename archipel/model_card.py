@@ -301,8 +301,8 @@ def _limits(result: Result, artefact: Artefact, attack: MembershipAttack | None)
         limits.append(f"The C-index rests on {federated.comparable_pairs} pairs of patients, too few to judge by.")
     low = [one for one in artefact.manifest.events_by_horizon if one.at_least == 0]
     if low:
-        horizons = ", ".join(f"{one.horizon:g}" for one in low)
-        limits.append(f"Fewer than ten events by {horizons} {artefact.manifest.time_unit}: no risk is shown there.")
+        horizons = ", ".join(wording.at_time(one.horizon, artefact.manifest.time_unit) for one in low)
+        limits.append(f"Fewer than ten events by {horizons}: no risk is shown there.")
     if attack is not None and attack.lower > 0.5:
         limits.append(
             "Whoever holds the model file guesses better than by chance who trained it: keep it as personal data."

@@ -114,20 +114,23 @@ def refresh(
     return _heard(home, call or hub_call(home), now)[1]
 
 
-def keep_in_touch(home: Path, *, every_s: float = EVERY_S) -> threading.Thread:
+def keep_in_touch(home: Path, *, every_s: float = EVERY_S) -> threading.Event:
     """Ask now, and again every minute, what the hub has withdrawn, in a thread that ends with the process.
 
     A site that holds no model asks too: it costs nothing, and a model that is fetched later finds the number of the
     last list already known.
+
+    Returns:
+        What ends it sooner when it is set.
     """
-    thread = threading.Thread(target=_stay_in_touch, args=(home, every_s), name="models", daemon=True)
-    thread.start()
-    return thread
+    ended = threading.Event()
+    threading.Thread(target=_stay_in_touch, args=(home, every_s, ended), name="models", daemon=True).start()
+    return ended
 
 
-def _stay_in_touch(home: Path, every_s: float) -> None:
+def _stay_in_touch(home: Path, every_s: float, ended: threading.Event) -> None:
     said = ""
-    while True:
+    while not ended.is_set():
         problem = ""
         try:
             for held in refresh(home):
@@ -140,7 +143,7 @@ def _stay_in_touch(home: Path, every_s: float) -> None:
         if problem and problem != said:
             log.warning("%s", problem)
         said = problem
-        time.sleep(every_s)
+        ended.wait(every_s)
 
 
 def _heard(

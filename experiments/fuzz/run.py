@@ -30,20 +30,30 @@ from models.progress import Progress
 from privacy import gate
 from privacy.approval import sign_approval
 from privacy.gate import Floors
+from privacy.model_signature import (
+    SignatureError,
+    public_text,
+    read_signed_artefact,
+    read_signed_list,
+    sign_artefact,
+    sign_list,
+)
 from privacy.secure_errors import SecureSumError
 from privacy.secure_protocol import SecureRun, Survivors, read_announcements
 from privacy.secure_state import read_state, state_bytes
 from privacy.secure_sum import begin, deal, receive
+from schemas.artefact import Artefact, ArtefactColumn, Manifest, read_artefact, write_artefact
 from schemas.canonical import canonical_json
 from schemas.codes import Code
 from schemas.errors import IncompatibleVersionError, MessageError
 from schemas.messages import Draft, Reply, RoundRequest, SetupRequest, decode, encode
+from schemas.model_list import ListedModel, ModelList
 from schemas.plan import read_plan
 from schemas.roster import make_roster, read_approval, read_roster
 from schemas.study import load_study
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-REFUSALS = (MessageError, IncompatibleVersionError, SecureSumError)
+REFUSALS = (MessageError, IncompatibleVersionError, SecureSumError, SignatureError)
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,50 @@ def targets() -> list[Target]:
         Target("survivors", [run.survivors(roster.names).content], lambda data: bool(Survivors.read(data))),
         Target("state", [state_bytes(ready), state_bytes(dealt["nih"][0])], lambda data: bool(read_state(data))),
         Target("checkpoint", [progress.to_bytes()], lambda data: bool(Progress.from_bytes(plan, data))),
+        *_of_models(),
+    ]
+
+
+def _of_models() -> list[Target]:
+    """Return the targets of what a hub releases: an accepted file must be one that was signed."""
+    key = Ed25519PrivateKey.generate()
+    columns = (ArtefactColumn(name="age", column="age", layer="clinical"),)
+    now = datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC)
+    manifest = Manifest(
+        study="small", run_id="small-1", mode="simulate", method="hazard", code_version="0.1.0", created_at=now,
+        plan_hash="a" * 64, dictionary="small", dictionary_hash="b" * 64, time_unit="day", exact_times=False,
+        columns=columns, arrays={},
+    )  # fmt: skip
+    one = np.ones(1)
+    arrays = dict.fromkeys(("mean", "scale", "beta", "edges", "cumulative_hazard"), one)
+    wider = {**arrays, "covariance": np.ones((1, 1)), "hazard_variance": one, "hazard_slope": np.ones((1, 1))}
+    files = [write_artefact(sign_artefact(Artefact(manifest, held), key)) for held in (arrays, wider)]
+    listed = ListedModel(
+        hash="c" * 64, card_hash="d" * 64, n_bytes=9, study="small", run_id="small-1", plan_hash="a" * 64,
+        released_at=now,
+    )  # fmt: skip
+    bare = ModelList(number=1, issued_at=now, models=(listed,), signed_by=public_text(key))
+    models = sign_list(bare, key).content
+
+    def check_artefact(data: bytes) -> bool:
+        read_signed_artefact(data, public_text(key))
+        assert data in files, "a model that was not signed was accepted"
+        return True
+
+    def check_list(data: bytes) -> bool:
+        read_signed_list(data, public_text(key))
+        assert data == models, "a list of models that was not signed was accepted"
+        return True
+
+    def check_unsigned(data: bytes) -> bool:
+        found = read_artefact(data)
+        assert found.written_as == 1 or write_artefact(found) == data, "another than the canonical form was accepted"
+        return True
+
+    return [
+        Target("model", files, check_artefact),
+        Target("model, unsigned", files, check_unsigned),
+        Target("list of models", [models], check_list),
     ]
 
 

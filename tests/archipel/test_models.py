@@ -173,7 +173,7 @@ def test_the_card_says_what_the_run_found(card: ModelCard, finished: dict[str, n
     assert [layer.importance for layer in card.layers] == [1.0]
     assert card.performance[0].value is None
     assert "no evaluation" in card.performance[0].reason
-    assert any("Fewer than ten events by 10 day" in limit for limit in card.limits)
+    assert any("Fewer than ten events by 10 days" in limit for limit in card.limits)
     assert len(card.tripod) >= 20
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.model_fetch import fetch_models
-from client.models import ModelRefusedError
+from client.model_fetch import fetch_models, keep_in_touch
+from client.models import ModelRefusedError, accept_model, load_models, usable_model
 from privacy.model_signature import public_text, sign_artefact, sign_list
 from schemas.artefact import Manifest, write_artefact
 from schemas.canonical import sha256_hex
@@ -21,7 +21,7 @@ from schemas.model_list import ListedModel
 from server.database import DATABASE
 from server.models import ModelStore
 from server.store import Store
-from tests.doubles.federation import Federation
+from tests.doubles.federation import Federation, until
 from tests.plans import small_plan
 from tests.schemas.test_artefact import artefact
 
@@ -56,6 +56,22 @@ def joined(home: Path) -> Path:
 def test_an_enrolled_site_fetches_over_tls(federation: Federation, model: str) -> None:
     found = fetch_models(joined(federation.sites["paris"].home))
     assert [one.listed.hash for one in found.new] == [model]
+
+
+def test_a_running_site_hears_of_a_withdrawal_by_itself(federation: Federation, model: str) -> None:
+    home = joined(federation.sites["nantes"].home)
+    fetch_models(home)
+    accept_model(home, model, who="Dr. Weiß", now=lambda: NOW)
+    assert usable_model(home, model, now=lambda: NOW).manifest.study == "small"
+    with Store(federation.settings.home / DATABASE) as store:
+        ModelStore(store).withdraw(
+            model, "wrong units", signed_by=public_text(KEY), sign=lambda one: sign_list(one, KEY), who="B"
+        )
+    ended = keep_in_touch(home, every_s=0.2)
+    until(lambda: load_models(home).by_hash[model].withdrawn_seen_at is not None, "the withdrawal to be heard of")
+    ended.set()
+    with pytest.raises(ModelRefusedError, match="wrong units"):
+        usable_model(home, model, now=lambda: NOW)
 
 
 def test_a_site_with_another_hubs_authority_does_not_even_ask(
