@@ -7,14 +7,13 @@ summed over the sites under masks they show a model's ranking and calibration.
 from __future__ import annotations
 
 from models.endpoint_plan import Inputs, StepDraft
-from models.ranking import N_CALIBRATION_GROUPS
 from schemas.study import Study
 
-__all__ = ["masked_judging"]
+__all__ = ["judging_across_folds", "masked_judging"]
 
 
 def masked_judging(study: Study, prefix: str, grid: str, inputs: Inputs) -> list[StepDraft]:
-    """Return the steps; none without the secure sum.
+    """Return the step that ranks pairs across sites; none without the secure sum.
 
     Args:
         study: Of a time to an event.
@@ -25,19 +24,40 @@ def masked_judging(study: Study, prefix: str, grid: str, inputs: Inputs) -> list
     if not study.privacy.secure_sum:
         return []
     to_rank = {name: source for name, source in inputs.items() if name != "cumulative_hazard"}
-    steps = [
+    return [
         StepDraft(
             f"{prefix}ranking", "ranking",
             "Pairs of unseen patients in the right order, pairs across sites included.",
             {"late_entry": study.endpoint.entry is not None}, {**to_rank, "events": f"{grid}.events"},
         )
     ]  # fmt: skip
-    if study.endpoint.horizons_days and not study.endpoint.has_competing:
-        steps.append(
-            StepDraft(
-                f"{prefix}calibration", "kaplan_meier",
-                "Observed and predicted survival of unseen patients in ten groups of predicted risk.",
-                {"n_groups": N_CALIBRATION_GROUPS}, {**inputs, "cutpoints": f"{prefix}ranking.cutpoints"},
-            )
-        )  # fmt: skip
-    return steps
+
+
+def judging_across_folds(study: Study, inputs: Inputs) -> list[StepDraft]:
+    """Return the steps in which a site adds all folds of the cross-validation up itself.
+
+    With competing events the survival of one cause alone is nobody's, so there are none.
+
+    Args:
+        study: Evaluated by cross-validation.
+        inputs: Of a prediction by the folds' models.
+    """
+    endpoint, folds = study.endpoint, {"folds": study.evaluation.folds}
+    if not endpoint.has_time or endpoint.has_competing:
+        return []
+    groups = StepDraft(
+        "cv_calibration", "held_out_calibration",
+        "Observed and predicted survival of unseen patients in ten groups of predicted risk.", folds,
+        {
+            **inputs,
+            "cutpoints": "cv_ranking.cutpoints",
+            "all_edges": "grid.edges",
+            "all_intervals": "grid.n_intervals",
+        },
+    )  # fmt: skip
+    figures = StepDraft(
+        "cv_site_figures", "site_figures",
+        "Mean and spread over the sites of how the model does at each; a site's own figures stay there.", folds,
+        {**inputs, "events": "cv_grid.events", "censoring_survival": "cv_brier.censoring_survival"},
+    )  # fmt: skip
+    return [groups, figures] if endpoint.horizons_days else [figures]

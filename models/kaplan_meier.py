@@ -40,6 +40,25 @@ def product_limit(at_risk: Floats, events: Floats) -> tuple[Floats, Floats]:
     return curve, curve * np.sqrt(np.cumsum(terms, axis=-1))
 
 
+def group_sums(log_hazard: Floats, cutpoints: Floats, seen: Observation, hazard: Floats) -> dict[str, Floats]:
+    """Return what one site adds to the groups: patients, at risk, events, predicted survival.
+
+    Args:
+        log_hazard: (n,).
+        cutpoints: (G - 1,) ascending, between the groups.
+        seen: In which intervals each patient was observed.
+        hazard: (H,) cumulative hazards at the horizons, of a patient at the means.
+    """
+    group = (log_hazard[:, None] > cutpoints).sum(axis=1)
+    member = (group[:, None] == np.arange(cutpoints.size + 1)).astype(np.float64)
+    return {
+        "n_group": member.sum(axis=0),
+        "at_risk": member.T @ seen.at_risk,
+        "events": member.T @ seen.has_event,
+        "predicted_survival": member.T @ np.exp(-individual_hazard(hazard, log_hazard)),
+    }
+
+
 @dataclass(frozen=True)
 class KaplanMeier:
     """One round: patients at risk and events by risk group and interval, and sums of predicted survival.
@@ -94,17 +113,9 @@ class KaplanMeier:
     def local(self, part: str, sent: Arrays, cohort: Cohort) -> Arrays:
         """Return this site's counts and sums."""
         scores = log_hazards(self.context, sent, cohort)
-        group = (scores[:, None] > sent["cutpoints"]).sum(axis=1)
-        member = (group[:, None] == np.arange(self._n_groups)).astype(np.float64)
-        seen = self._observation(sent, cohort)
         hazard = self._at_horizons(sent["cumulative_hazard"], sent)
-        return {
-            "n_patients": np.array(float(cohort.n_patients)),
-            "n_group": member.sum(axis=0),
-            "at_risk": member.T @ seen.at_risk,
-            "events": member.T @ seen.has_event,
-            "predicted_survival": member.T @ np.exp(-individual_hazard(hazard, scores)),
-        }
+        sums = group_sums(scores, sent["cutpoints"], self._observation(sent, cohort), hazard)
+        return {"n_patients": np.array(float(cohort.n_patients)), **sums}
 
     def finish(self, part: str, state: Arrays, inputs: Arrays, total: Arrays) -> Turn:
         """Return the curves."""

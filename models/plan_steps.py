@@ -15,7 +15,7 @@ from models.endpoint_plan import (
     outcome_judging,
     treatment_steps,
 )
-from models.judging_plan import masked_judging
+from models.judging_plan import judging_across_folds, masked_judging
 from models.plan_code import code_of, step_context
 from models.population import counted_settings
 from models.preparation import covariates_of
@@ -244,7 +244,11 @@ class Compiler:
         """The fit without each fold's patients, and how it does on those: all folds in the same rounds."""
         folds = {"n_folds": self.study.evaluation.folds}
         training, judged, split = ({**folds, "look_at": part} for part in ("training", "held_out", "split"))
-        return [*self.fit("cv_", "folds", training), *self._judging("cv_", "cv_", "folds", "folds", judged, split)]
+        return [
+            *self.fit("cv_", "folds", training),
+            *self._judging("cv_", "cv_", "folds", "folds", judged, split),
+            *self._drafted(judging_across_folds(self.study, self._inputs("cv_")), "folds", {}, optional=True),
+        ]
 
     def _judging(
         self,

@@ -100,6 +100,7 @@ class Ranking:
         comparable: () pairs.
         variance: () of c_index; 0 where it is not known.
         uno: () Uno's C up to `until`; 0 where there is no pair.
+        uno_comparable: () sum of the weights of its pairs.
         uno_variance: () of it; 0 where it is not known.
         cutpoints: (9,) of the log hazard, between ten groups of predicted risk (`models.kaplan_meier`).
         until: () the last time of a first event that counts in Uno's C: the end of the integrated Brier score.
@@ -176,6 +177,7 @@ class Ranking:
             "comparable": harrell.comparable,
             "variance": harrell.variance or 0.0,
             "uno": uno.c_index,
+            "uno_comparable": uno.comparable,
             "uno_variance": uno.variance or 0.0,
             "until": until,
             "n_patients": float(total["n_patients"]),

@@ -16,6 +16,7 @@ from models.cumulative_incidence import CumulativeIncidence
 from models.event_grid import EventGrid
 from models.hazard import Hazard
 from models.hazard_lbfgs import HazardLbfgs
+from models.held_out_calibration import HeldOutCalibration
 from models.kaplan_meier import KaplanMeier
 from models.logistic import logistic
 from models.moments import Moments
@@ -30,6 +31,7 @@ from models.private_hazard import PrivateHazard
 from models.private_moments import PrivateMoments
 from models.ranking import Ranking
 from models.risk_groups import RiskGroups
+from models.site_figures import SiteFigures
 from models.site_only import SiteOnly
 from models.step import Context, Step
 from models.treatment_response import TreatmentResponse
@@ -55,6 +57,8 @@ METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
         "kaplan_meier": KaplanMeier,
         "concordance": Concordance,
         "ranking": Ranking,
+        "held_out_calibration": HeldOutCalibration,
+        "site_figures": SiteFigures,
         "site_only": SiteOnly,
         "brier": Brier,
         "calibration_slope": CalibrationSlope,
