@@ -97,13 +97,21 @@ def read_signed_list(data: bytes, pinned: str) -> ModelList:
 
 def _verify(public: str, signature: str, content: bytes, what: str) -> None:
     try:
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public, validate=True))
-        key.verify(base64.b64decode(signature, validate=True), content)
+        key = Ed25519PublicKey.from_public_bytes(_bytes_of(public))
+        key.verify(_bytes_of(signature), content)
     except (InvalidSignature, ValueError, binascii.Error):
         raise SignatureError(
             f"{what} is not signed by the hub's model key: it was altered on the way, or comes from somebody else; "
             "nothing of it is used. Tell the hub's administrator."
         ) from None
+
+
+def _bytes_of(text: str) -> bytes:
+    """Return the bytes of base64 in its one spelling: the last letter of 64 bytes has four bits that say nothing."""
+    data = base64.b64decode(text, validate=True)
+    if _base64(data) != text:
+        raise ValueError("another spelling")
+    return data
 
 
 def _base64(data: bytes) -> str:

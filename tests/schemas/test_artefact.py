@@ -99,6 +99,18 @@ def test_a_signature_of_another_model_is_refused() -> None:
         read_signed_artefact(write_artefact(moved), public_text(KEY))
 
 
+def test_a_signature_has_one_spelling() -> None:
+    """The last letter of base64 of 64 bytes has four bits that say nothing."""
+    ours = sign_artefact(artefact(), KEY)
+    text = ours.manifest.signature
+    assert text is not None
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = text[:85] + letters[letters.index(text[85]) ^ 1] + "=="
+    moved = replace(ours, manifest=ours.manifest.model_copy(update={"signature": other}))
+    with pytest.raises(SignatureError):
+        read_signed_artefact(write_artefact(moved), public_text(KEY))
+
+
 def test_no_byte_of_a_signed_file_can_be_altered_unseen() -> None:
     data = signed()
     for position in range(len(data)):
