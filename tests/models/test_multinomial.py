@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.logistic import logistic
@@ -57,8 +57,8 @@ def slow_log_likelihood(x, outcome, theta, m):
 @pytest.mark.parametrize("n_outcomes", [2, 3])
 @pytest.mark.parametrize("penalties", [[0.0] * 4, PENALTIES])
 def test_a_general_optimiser_finds_the_same_penalised_maximum_and_curvature(n_outcomes, penalties):
-    cohort = with_outcome(n_outcomes=n_outcomes)
-    state = fit(split(cohort, np.arange(150) % 3), outcomes=NAMES[:n_outcomes], penalties=penalties)
+    cohort = with_outcome(90, n_outcomes)
+    state = fit(split(cohort, np.arange(90) % 3), outcomes=NAMES[:n_outcomes], penalties=penalties)
     x = Preparation(context(COLUMNS)).matrix(cohort, state)
     m = n_outcomes - 1
     lam = np.concatenate((np.zeros(m), np.tile(penalties, m)))
@@ -74,6 +74,7 @@ def test_a_general_optimiser_finds_the_same_penalised_maximum_and_curvature(n_ou
     assert state["log_likelihood"] == pytest.approx(at_end, rel=1e-12), "without the penalty"
 
 
+@settings(max_examples=20)
 @given(labels=st.lists(st.integers(0, 4), min_size=150, max_size=150))
 def test_how_patients_fall_on_sites_does_not_matter(labels):
     assert_same(fit(split(COHORT, labels)), fit([COHORT]))
@@ -202,6 +203,7 @@ def test_a_site_refuses_log_odds_beyond_the_limit_without_breaking_the_gate():
     assert all(not array.any() for name, array in answer.items() if name not in ("log_likelihood", "n_patients"))
 
 
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1e4, 1e4), min_size=6, max_size=6))
 def test_log_probabilities_are_finite_add_up_and_do_not_mind_a_common_shift(values):
     eta = np.array(values).reshape(3, 2)
