@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archipel.judging import Judged
+from models.baseline import cumulative_hazard_at
 from models.kaplan_meier import N_GROUPS, product_limit
 from models.step import Floats
 from schemas.cohort import Cohort, concatenate
@@ -22,6 +23,8 @@ from schemas.study import Study
 GROUPS = ("low risk", "middle risk", "high risk")
 _THIRDS = "thirds of the predicted log hazard"
 _Z95 = 1.959963984540054
+_MANY_PATIENTS = 500
+"""From so many on calibration is shown in ten groups, else in five."""
 
 
 def risk_group_curves(found: Mapping[str, Floats], edges: Floats) -> tuple[SurvivalCurve, ...]:
@@ -63,20 +66,64 @@ def calibration_points(found: Mapping[str, Floats], horizons: Sequence[float]) -
     )
 
 
+def held_out_calibration(
+    found: Mapping[str, Floats], edges: Floats, horizons: Sequence[float]
+) -> tuple[CalibrationPoint, ...]:
+    """Return predicted against observed survival of unseen patients, of the `held_out_calibration` step.
+
+    Args:
+        found: The step's arrays by their own names, ten groups; with fewer than 500 patients neighbours are joined.
+        edges: (n_intervals,) upper edges in use of the grid of all patients.
+        horizons: H times.
+    """
+    n_groups = len(found["n_group"])
+    joined = 1 if found["n_patients"] >= _MANY_PATIENTS else 2
+    n_group, at_risk, events, predicted = (
+        array.reshape(n_groups // joined, joined, *array.shape[1:]).sum(axis=1)
+        for array in (
+            found["n_group"],
+            found["at_risk"],
+            found["events"],
+            found["predicted"] * found["n_group"][:, None],
+        )
+    )
+    curve, error = product_limit(at_risk, events)
+    times = np.asarray(horizons, dtype=np.float64)
+
+    def read(row: Floats) -> Floats:
+        return cumulative_hazard_at(times, edges, len(edges), row[: len(edges)], exact=False)
+
+    return tuple(
+        _point(
+            horizon,
+            g,
+            int(n_group[g]),
+            float(predicted[g, h] / n_group[g]),
+            float(1.0 - read(1.0 - curve[g])[h]),
+            float(read(error[g])[h]),
+        )
+        for h, horizon in enumerate(horizons)
+        for g in range(len(n_group))
+        if n_group[g] > 0
+    )
+
+
 def held_out_figures(judged: Sequence[Judged], study: Study) -> tuple[KaplanMeier, Calibration | None]:
-    """Return the figures of the first repeat's out-of-fold predictions, by thirds of the predicted log hazard."""
+    """Return the figures of the first repeat's out-of-fold predictions: curves by thirds, calibration by more."""
     first = [model for model in judged if model.fold.repeat == judged[0].fold.repeat]
     patients = concatenate([model.patients for model in first])
     score = np.concatenate([model.log_hazard for model in first])
     predicted = np.concatenate([model.survival for model in first])
     group = np.searchsorted(np.quantile(score, [1 / 3, 2 / 3]), score, side="left")
-    members = [(g, patients.take(group == g), predicted[group == g]) for g in range(N_GROUPS) if (group == g).any()]
-    horizons = study.endpoint.horizons_days
-    curves = tuple(_exact_curve(GROUPS[g], cohort) for g, cohort, _ in members)
+    members = [(g, patients.take(group == g)) for g in range(N_GROUPS) if (group == g).any()]
+    curves = tuple(_exact_curve(GROUPS[g], cohort) for g, cohort in members)
+    n_groups = 10 if patients.n_patients >= _MANY_PATIENTS else 5
+    risk = np.searchsorted(np.quantile(score, np.arange(1, n_groups) / n_groups), score, side="left")
     points = tuple(
-        _point(horizon, g, cohort.n_patients, float(own[:, h].mean()), *_exact_at(cohort, horizon))
-        for h, horizon in enumerate(horizons)
-        for g, cohort, own in members
+        _point(horizon, g, int(own.sum()), float(predicted[own, h].mean()), *_exact_at(patients.take(own), horizon))
+        for h, horizon in enumerate(study.endpoint.horizons_days)
+        for g, own in ((g, risk == g) for g in range(n_groups))
+        if own.any()
     )
     return (
         KaplanMeier(basis="held-out", grouping=_THIRDS, curves=curves),

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-
+from archipel.curves import held_out_calibration
+from archipel.federation_scores import federated_scores
 from archipel.result import RunFacts, make_result
 from models.progress import Progress
-from models.step import Floats
 from schemas.plan import Plan, read_plan
-from schemas.result import CIndex, Result, RoundFacts, ScoredModel, Scores, SiteFacts
+from schemas.result import Calibration, Result, RoundFacts, SiteFacts
 from schemas.shown import shown_count
 from server.records import Round, RunRecord
 from server.runs import list_rounds
 from server.store import Store
 
 _AT_THE_SITE = "known at the site alone"
-_NO_PAIRS = "the unseen patients of no site form a comparable pair"
 
 
 def federation_result(store: Store, run_id: str) -> Result:
@@ -44,7 +42,8 @@ def federation_result(store: Store, run_id: str) -> Result:
         bytes_down=run.bytes_down,
         wall_s=run.wall_s,
         evaluation_kind=_evaluation_kind(plan, progress, rounds),
-        evaluation=_evaluation(progress, "cv_" if plan.study.privacy.secure_sum else "held_out_"),
+        evaluation=federated_scores(progress, "cv_" if plan.study.privacy.secure_sum else "held_out_"),
+        held_out_calibration=_calibration(progress),
         silent=_silent(rounds),
         warnings=_warnings(run),
     )
@@ -87,11 +86,15 @@ def _of_folds(progress: Progress, n_folds: int) -> str:
     if "cv_concordance" in progress.skipped or "cv_concordance.comparable" not in progress.arrays:
         why = progress.skipped.get("cv_concordance", "no figures")
         return f"{n_folds}-fold cross-validation came to nothing: {why}."
-    pairs = int(progress.arrays["cv_concordance.comparable"].sum())
-    return (
-        f"{n_folds}-fold cross-validation over all sites, every fold and every figure a masked sum; "
-        f"{_index(progress.plan)} over pairs within sites ({pairs} comparable pairs in all)."
-    )
+    within = int(progress.arrays["cv_concordance.comparable"].sum())
+    how = f"{n_folds}-fold cross-validation over all sites, every fold and every figure a masked sum; "
+    if "cv_ranking.comparable" in progress.arrays:
+        pairs = round(float(progress.arrays["cv_ranking.comparable"].sum()))
+        return how + (
+            f"C over all pairs of a fold, pairs across sites included, from a summed histogram ({pairs} comparable "
+            f"pairs, {within} of them inside sites); of each site alone, over pairs inside sites."
+        )
+    return how + f"{_index(progress.plan)} over pairs within sites ({within} comparable pairs in all)."
 
 
 def _of_held_out_part(progress: Progress, rounds: Sequence[Round]) -> str:
@@ -114,70 +117,15 @@ def _index(plan: Plan) -> str:
     return "C" if plan.study.endpoint.has_time else "area under the ROC curve"
 
 
-def _evaluation(progress: Progress, prefix: str) -> dict[ScoredModel, Scores]:
-    arrays = progress.arrays
-    found: dict[ScoredModel, Scores] = {}
-    if f"{prefix}concordance.c_index" in arrays:
-        found["federated"] = _scores(
-            arrays,
-            f"{prefix}concordance",
-            ibs=_mean_of(arrays, f"{prefix}brier.ibs"),
-            slope=_mean_of(arrays, f"{prefix}slope.slope"),
-            reasons={
-                "ibs": progress.skipped.get(f"{prefix}brier", "") or _no_ibs(progress.plan),
-                "calibration_slope": progress.skipped.get(f"{prefix}slope", ""),
-            },
-        )
-    if f"{prefix}site_only.c_index" in arrays:
-        alone = "a site keeps its own model's survival predictions to itself"
-        found["site_only"] = _scores(
-            arrays, f"{prefix}site_only", ibs=None, slope=None, reasons={"ibs": alone, "calibration_slope": alone}
-        )
-    return found
-
-
-def _no_ibs(plan: Plan) -> str:
-    """Return why a study has no integrated Brier score whatever its run; empty where it could."""
-    if not plan.study.endpoint.has_time:
-        return "the outcome has no time; see `brier`"
-    return "events compete, so the survival of one alone is nobody's" if plan.study.endpoint.has_competing else ""
-
-
-def _mean_of(arrays: Mapping[str, Floats], name: str) -> float | None:
-    """Return the mean over the folds (one held-out part is one fold), or None where the step came to nothing."""
-    return float(np.mean(arrays[name])) if name in arrays else None
-
-
-def _scores(
-    arrays: Mapping[str, Floats],
-    step: str,
-    *,
-    ibs: float | None,
-    slope: float | None,
-    reasons: Mapping[str, str],
-) -> Scores:
-    comparable = np.atleast_1d(arrays[f"{step}.comparable"])
-    per_fold = tuple(
-        float(c) if n > 0 else None for c, n in zip(np.atleast_1d(arrays[f"{step}.c_index"]), comparable, strict=True)
-    )
-    known = [c for c in per_fold if c is not None]
-    index = CIndex(
-        mean=float(np.mean(known)) if known else None,
-        sd=float(np.std(known, ddof=1)) if len(known) > 1 else None,
-        per_fold=per_fold,
-    )
-    values = {"c_index": index.mean, "ibs": ibs, "calibration_slope": slope}
-    all_reasons = {"c_index": _NO_PAIRS, **reasons}
-    return Scores(
-        c_index=index,
-        c_index_within=index,
-        comparable_pairs=int(comparable.sum()),
-        ibs=ibs,
-        calibration_slope=slope,
-        brier=_mean_of(arrays, f"{step}.brier"),
-        log_likelihood=_mean_of(arrays, f"{step}.log_likelihood"),
-        reasons={name: all_reasons[name] or "not computed" for name, value in values.items() if value is None},
-    )
+def _calibration(progress: Progress) -> Calibration | None:
+    """Return the calibration of unseen patients, where the run came to it."""
+    prefix = "cv_calibration."
+    found = {name.removeprefix(prefix): a for name, a in progress.arrays.items() if name.startswith(prefix)}
+    if not found:
+        return None
+    edges = progress.arrays["grid.edges"][: int(progress.arrays["grid.n_intervals"])]
+    points = held_out_calibration(found, edges, progress.plan.study.endpoint.horizons_days)
+    return Calibration(basis="held-out", points=points) if points else None
 
 
 def _silent(rounds: Sequence[Round]) -> dict[str, tuple[str, ...]]:

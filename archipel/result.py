@@ -50,6 +50,10 @@ _IN_SAMPLE = (
     "The curves by risk group and the calibration are drawn on the patients on whom the model was trained, "
     "so they look better than they will on new patients."
 )
+_CURVES_IN_SAMPLE = (
+    "The curves by risk group are drawn on the patients on whom the model was trained, so they look better than they "
+    "will on new patients; calibration and scores are of patients that it had not seen."
+)
 _WITH_NOISE = (
     "Every number of the run carries noise that hides each patient (differential privacy), patients and events too: "
     "the same study run again gives other numbers, and hazard ratios come without intervals."
@@ -71,6 +75,7 @@ class RunFacts:
     Attributes:
         plan_hash: What the sites approved (in `simulate`: what they would approve, where the study allows it).
         out_of_fold: Curves and calibration of patients that did not train the model that judged them.
+        held_out_calibration: Calibration of such patients, where the curves are of those who trained the model.
     """
 
     run_id: str
@@ -86,6 +91,7 @@ class RunFacts:
     evaluation: Mapping[ScoredModel, Scores]
     differences: tuple[Difference, ...] = ()
     out_of_fold: tuple[KaplanMeier, Calibration | None] | None = None
+    held_out_calibration: Calibration | None = None
     warnings: Sequence[str] = ()
     silent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -103,13 +109,14 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
     names = [covariate.name for covariate in covariates]
     baseline = _baseline(plan, arrays)
     kaplan_meier, calibration = facts.out_of_fold or _in_sample(plan, arrays)
+    calibration = facts.held_out_calibration or calibration
     exact = study.privacy.exact_times
     masked = study.privacy.secure_sum
     warnings = [NOT_MASKED] if facts.mode == "federation" and not masked else []
     if study.privacy.differential is not None:
         warnings.append(_WITH_NOISE)
     if facts.out_of_fold is None and kaplan_meier is not None:
-        warnings.append(_IN_SAMPLE)
+        warnings.append(_IN_SAMPLE if facts.held_out_calibration is None else _CURVES_IN_SAMPLE)
     warnings += [f"{_spoken(step)}: {reason}." for step, reason in progress.skipped.items()]
     return Result(
         mode=facts.mode,

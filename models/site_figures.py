@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -22,11 +23,11 @@ from models.scores import log_hazards, prediction_specs
 from models.step import Arrays, Context, DivergedError, Floats, Turn
 from schemas.cohort import Cohort
 from schemas.plan import ArraySpec, PartSpec
+from schemas.result_intervals import SITES_FOR_MEAN, SITES_FOR_SPREAD, SiteFigure
 
-__all__ = ["FIGURES", "SITES_FOR_MEAN", "SITES_FOR_SPREAD", "OwnFigures", "SiteFigures"]
+__all__ = ["FIGURES", "OwnFigures", "SiteFigures"]
 
-FIGURES = ("c_index", "ibs", "calibration_slope")
-SITES_FOR_MEAN, SITES_FOR_SPREAD = 3, 5
+FIGURES = get_args(SiteFigure)
 _MIN_PATIENTS, _MIN_EVENTS = 20, 10
 # A slope beyond it comes from a score that almost separates the events, and would be all there is of a mean.
 _LARGEST_SLOPE = 10.0

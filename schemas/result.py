@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from schemas.dictionary import ColumnType
 from schemas.errors import IncompatibleVersionError, MessageError
 from schemas.result_endpoints import CompetingEvents, OutcomeFacts, TreatmentResponse
+from schemas.result_intervals import Interval, IntervalOf, OverSites
 from schemas.result_part import Count, Part, Probability, Seconds, Text
 from schemas.shown import SHOWN_FROM
 from schemas.study import Method
@@ -159,6 +160,9 @@ class Scores(Part):
     """Over the pairs that `evaluation_kind` names."""
     c_index_within: CIndex | None = None
     """Over pairs inside the sites alone (sum of concordant over sum of comparable pairs); null where not computed."""
+    c_index_uno: CIndex | None = None
+    """Uno's C: weighted so that it does not depend on how long patients were followed; first events up to the 80 %
+    quantile of the training events count. Null where not computed."""
     comparable_pairs: Count | None = None
     """Pairs behind `c_index`, over all folds; null where not counted. A few dozen say nothing."""
     ibs: Annotated[float, Field(ge=0)] | None
@@ -170,6 +174,13 @@ class Scores(Part):
     """Of an outcome without a time: half the mean squared distance of its probabilities from what happened."""
     log_likelihood: float | None = None
     """Of an outcome without a time: mean over the unseen patients; nearer to 0 is better."""
+    intervals: dict[IntervalOf, Interval] = Field(default_factory=dict)
+    """95 % intervals of the scores that have one, for the models as they were trained; see `interval_method`."""
+    interval_method: Text = ""
+    """How the intervals were made: in a simulation by drawing patients again within the folds (bootstrap), in a
+    federation from variances that are sums over patients. Empty without intervals."""
+    over_sites: tuple[OverSites, ...] = ()
+    """How the model does at the single sites; only in a federation under the secure sum."""
     reasons: dict[str, Text] = Field(default_factory=dict)
     """For each of `c_index`, `ibs` and `calibration_slope` that is null: why."""
 
