@@ -86,3 +86,13 @@ def test_the_search_of_every_fold_travels_in_the_same_rounds_and_finds_what_it_f
         arrays = run.progress.arrays
         np.testing.assert_array_equal(arrays["cv_penalties.penalties"][fold], alone["penalties.penalties"])
         np.testing.assert_allclose(arrays["cv_fit.beta"][fold], alone["fit.beta"], rtol=1e-8, atol=1e-10)
+
+
+def test_under_masks_the_same_penalties_are_chosen():
+    own = study()
+    cohorts = {name: with_inner_folds(cohort, name.encode()) for name, cohort in sites().items()}
+    plan = compile_plan(own, dictionary(), evaluation=False, figures=False)
+    clear, masked = (run_plan(plan, cohorts, masked=hidden).progress.arrays for hidden in (False, True))
+    np.testing.assert_array_equal(masked["penalties.penalties"], clear["penalties.penalties"])
+    np.testing.assert_allclose(masked["penalties.criterion"], clear["penalties.criterion"], rtol=1e-9)
+    np.testing.assert_allclose(masked["fit.beta"], clear["fit.beta"], rtol=0, atol=1e-8)
