@@ -20,7 +20,6 @@ from models.moments import n_patients_spec
 from models.multinomial import Multinomial, outcome_of
 from models.newton import (
     DERIVATIVE_BOUND,
-    MAX_ROUNDS,
     NewtonStep,
     Search,
     can_evaluate,
@@ -36,6 +35,9 @@ from models.softmax import indicators, log_odds_of, log_probabilities
 from models.step import Arrays, Context, DivergedError, Floats, Turn
 from schemas.cohort import Cohort
 from schemas.plan import ArraySpec, PartSpec
+
+# Of a fit of one slope; one that is not at its end by then has none, because the log odds separate the outcomes.
+_MOST_SLOPE_ROUNDS = 15
 
 
 def roc_pairs(positive: NDArray[np.bool_], score: Floats) -> tuple[float, float, float]:
@@ -245,7 +247,7 @@ class OutcomeSlope:
             ArraySpec(name="gradient", shape=(q,), meaning="its slope", bound=bound),
             ArraySpec(name="hessian", shape=(q * (q + 1) // 2,), meaning="its information", bound=bound),
         )
-        return (PartSpec(name="newton", sends=sends, releases=releases, times=MAX_ROUNDS),)
+        return (PartSpec(name="newton", sends=sends, releases=releases, times=_MOST_SLOPE_ROUNDS),)
 
     def begin(self, inputs: Arrays) -> Turn:
         """Ask at the model itself: its own intercepts and slope 1."""
@@ -278,6 +280,8 @@ class OutcomeSlope:
         direction = covariance @ total["gradient"]
         step = NewtonStep(direction, float(total["gradient"] @ direction), np.diag(information))
         following = search.stepped(objective, step, ("",) * self._m + ("the predicted log odds",))
+        if following is not None and following.rounds >= _MOST_SLOPE_ROUNDS:
+            raise DivergedError("the predicted log odds tell the outcomes of these few patients apart perfectly")
         if following is not None:
             return self._ask(following)
         is_known = covariance[-1, -1] > 0

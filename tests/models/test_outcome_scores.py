@@ -105,7 +105,7 @@ def test_a_model_judged_on_those_who_trained_it_has_a_slope_of_one():
 def test_log_odds_that_are_all_equal_have_no_slope_and_those_that_separate_diverge():
     outcome = np.tile([0.0, 1.0], 20)
     assert outcome_calibration_slope(outcome, np.full((40, 1), 0.3)) == (0.0, 0.0)
-    with pytest.raises(DivergedError, match="predicted log odds"):
+    with pytest.raises(DivergedError, match="apart perfectly"):
         outcome_calibration_slope(outcome, (2 * outcome - 1)[:, None])
 
 
