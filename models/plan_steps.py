@@ -21,7 +21,7 @@ from models.population import counted_settings
 from models.preparation import covariates_of
 from models.private_plan import private_steps
 from models.step import Context
-from schemas.design import DesignColumn, design_columns, layer_designs
+from schemas.design import DesignColumn, LayerDesign, design_columns, layer_designs
 from schemas.dictionary import Column, Dictionary
 from schemas.errors import Fault, FaultsError
 from schemas.plan import CohortPart, PlanStep
@@ -90,7 +90,7 @@ class Compiler:
                  "standardise": model.standardise, **self._layer_floor(), **folds},
                 optional=optional,
             ),
-            *self._components(prefix, cohort, folds),
+            *([] if model.screening else self._components(prefix, cohort, folds)),
         ]  # fmt: skip
         if not self.study.endpoint.has_time:
             inputs = self._inputs(prefix, fitted=False)
@@ -106,6 +106,7 @@ class Compiler:
                  **grid_settings(self.study), **folds},
                 optional=optional,
             ),
+            *self._screening(prefix, cohort, folds),
             *self._penalty_search(prefix, cohort, folds),
             self._step(
                 f"{prefix}fit", self._fit_method(), cohort, f"The model's coefficients from {who}.",
@@ -129,11 +130,7 @@ class Compiler:
         if not named:
             return []
         what = ", ".join(f"{one.n_components} components of {one.n_features:,} {one.name} features" for one in named)
-        inputs = {
-            f"{layer.name}_{array}": f"{prefix}moments.{layer.name}_{array}"
-            for layer in named
-            for array in ("mean", "scale")
-        }
+        inputs = self._layer_units(prefix, named)
         purpose = _short(f"Principal components over {_WHO[cohort]}: {what}.")
         return [
             self._step(
@@ -141,6 +138,26 @@ class Compiler:
                 {**self._layer_floor(), **folds}, inputs=inputs, optional=cohort != "all",
             )
         ]  # fmt: skip
+
+    def _screening(self, prefix: str, cohort: CohortPart, folds: Mapping[str, Any]) -> list[PlanStep]:
+        """Return the step that leaves most features out and the components of the others, if the study wants it."""
+        keep = self.study.model.screening
+        if not keep or not self.layers:
+            return []
+        moments = self._layer_units(prefix, self.layers, unit="moments")
+        grid = {name: f"{prefix}grid.{name}" for name in ("edges", "n_intervals")}
+        screening = self._step(
+            f"{prefix}screening", "screening", cohort,
+            f"A score test of every feature over {_WHO[cohort]}; the {keep} of each layer that tell most are kept.",
+            {"keep": keep, **self._layer_floor(), **folds}, inputs={**moments, **grid}, optional=cohort != "all",
+        )  # fmt: skip
+        return [screening, *self._components(prefix, cohort, folds)]
+
+    def _layer_units(self, prefix: str, layers: Sequence[LayerDesign], unit: str | None = None) -> dict[str, str]:
+        """Return the inputs that standardise these layers; `unit` is the step whose scale it is."""
+        unit = unit or ("screening" if self.study.model.screening else "moments")
+        means = {f"{layer.name}_mean": f"{prefix}moments.{layer.name}_mean" for layer in layers}
+        return means | {f"{layer.name}_scale": f"{prefix}{unit}.{layer.name}_scale" for layer in layers}
 
     def _penalty_search(self, prefix: str, cohort: CohortPart, folds: Mapping[str, Any]) -> list[PlanStep]:
         """Return the step that chooses the penalties, where the study leaves that to cross-validation.
@@ -282,6 +299,7 @@ class Compiler:
             "ties": self.study.model.ties,
             "standardise": self.study.model.standardise,
             "penalties": self._fixed_penalties().get("penalties"),
+            **({"keep": self.study.model.screening} if self.study.model.screening else {}),
         }
         steps = [
             self._step(
@@ -316,9 +334,7 @@ class Compiler:
         if has_time:
             inputs |= {"edges": f"{prefix}grid.edges", "n_intervals": f"{prefix}grid.n_intervals"}
         for layer in self.layers:
-            inputs |= {
-                f"{layer.name}_{array}": f"{prefix}moments.{layer.name}_{array}" for array in ("mean", "scale")
-            }
+            inputs |= self._layer_units(prefix, [layer])
             if layer.n_components:
                 inputs[f"{layer.name}_loadings"] = f"{prefix}components.{layer.name}_loadings"
         if not fitted:

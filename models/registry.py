@@ -31,6 +31,7 @@ from models.private_hazard import PrivateHazard
 from models.private_moments import PrivateMoments
 from models.ranking import Ranking
 from models.risk_groups import RiskGroups
+from models.screening import Screening
 from models.site_figures import SiteFigures
 from models.site_only import SiteOnly
 from models.step import Context, Step
@@ -39,6 +40,7 @@ from models.treatment_response import TreatmentResponse
 METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
     {
         "moments": Moments,
+        "screening": Screening,
         "components": Components,
         "event_grid": EventGrid,
         "penalty_search": PenaltySearch,

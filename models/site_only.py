@@ -17,6 +17,7 @@ from models.cox import Cox
 from models.moments import Moments
 from models.preparation import Preparation, covariates_of
 from models.scores import log_hazards
+from models.screening import Screening
 from models.step import Arrays, Context, DivergedError, Floats, Step, Turn, combine, sent_arrays
 from schemas.cohort import Cohort
 from schemas.design import DesignColumn, LayerDesign
@@ -84,6 +85,7 @@ def fit_site_only(cohort: Cohort, context: Context, penalties: Floats | None = N
         penalties: (p,) of the study (default 0); None where they were chosen and are an input.
         ties: ``efron`` (default) or ``breslow``.
         standardise: As in the study (default True).
+        keep: As of `models.screening.Screening`; 0 (default) keeps every feature.
         min_events_to_fit: Default 1.
         min_patients_to_fit: Default 8.
 
@@ -118,9 +120,22 @@ def prepared_alone(cohort: Cohort, context: Context) -> dict[str, Floats]:
     centres = np.where(observed, x, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
     moments_of = {"centres": centres.tolist(), "standardise": bool(context.settings.get("standardise", True))}
     found = run_alone(Moments(replace(context, settings=moments_of)), {}, cohort)
+    if keep := int(context.settings.get("keep", 0)):
+        found = {**found, **_screened_alone(cohort, context, found, keep)}
     if any(layer.n_components for layer in context.layers):
         found = {**found, **run_alone(Components(replace(context, settings={})), found, cohort)}
     return {name: found[name] for name in Preparation(context).names}
+
+
+def _screened_alone(cohort: Cohort, context: Context, moments: Arrays, keep: int) -> Arrays:
+    """Return the scales of the features that the site would keep, at its own event times; none without events."""
+    times = np.unique(cohort.time[cohort.event])
+    if not times.size:
+        return {}
+    settings = {"keep": keep, "exact": True}
+    inputs = {**moments, "edges": times, "n_intervals": np.array(float(times.size))}
+    step = Screening(Context(context.design, times.size, (), settings, context.layers))
+    return run_alone(step, inputs, cohort)
 
 
 def cox_of_one_table(

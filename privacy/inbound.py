@@ -260,12 +260,20 @@ def _with_moments(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen
             continue
         made_by = f"{source.partition('.')[0]}.{layer.name}"
         basis, gram = searched.pop(f"{made_by}_basis", None), own.pop(f"{made_by}_gram", None)
-        sums = own.get(f"{made_by}_sums")
+        sums = own.get(f"{_summed_in(source, plan)}.{layer.name}_sums")
         if basis is not None and gram is not None:
             own[source] = score_moments(sent[f"{layer.name}_loadings"], basis, gram)
         elif not layer.n_components and sums is not None:
             own[source] = feature_moments(sums, sent[f"{layer.name}_mean"], sent[f"{layer.name}_scale"])
     return replace(seen, own=own, searched=searched)
+
+
+def _summed_in(source: str, plan: Plan) -> str:
+    """Return the step that summed what a layer's scale is made of; a screening passes its input on."""
+    name, _, array = source.partition(".")
+    made = plan.by_name.get(name)
+    passed_on = made.inputs.get(array) if made is not None else None
+    return name if passed_on is None else passed_on.partition(".")[0]
 
 
 def _layer_moments(step: PlanStep, seen: Seen) -> dict[str, Floats]:

@@ -132,7 +132,7 @@ def _columns_of(name: str, dictionary: Dictionary) -> tuple[DesignColumn, ...]:
 def layer_designs(study: Study, dictionary: Dictionary) -> tuple[LayerDesign, ...]:
     """Return the wide layers of a study, in its order.
 
-    A layer with fewer features than the study wants components has one for each feature.
+    A layer with fewer features (that pass the screening) than the study wants components has one for each feature.
 
     Raises:
         FaultsError: For a layer whose features nobody has listed yet.
@@ -145,6 +145,7 @@ def layer_designs(study: Study, dictionary: Dictionary) -> tuple[LayerDesign, ..
         if not layer.identifiers:
             hint = f"write {layer.features} beside the dictionary, one identifier a line (`archipel study features`)"
             raise FaultsError(study.name, [Fault(f"layer {name}", "its features are not listed anywhere", hint)])
-        n_components = min(study.model.components, len(layer.identifiers))
+        n_kept = min(study.model.screening or len(layer.identifiers), len(layer.identifiers))
+        n_components = min(study.model.components, n_kept)
         designs.append(LayerDesign(name, layer.identifiers, layer.transform, layer.min_prevalence, n_components))
     return tuple(designs)

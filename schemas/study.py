@@ -94,6 +94,7 @@ class Model(BaseModel):
             result then shows the predicted curve under each arm and their difference.
         interactions: Covariates that may change what the treatment does: each gets a column covariate x treatment.
         components: Principal components of each wide layer; 0 takes all of its features.
+        screening: Features of each wide layer that one score test each lets through; 0 takes all of them.
         missing_indicator: Whether the model also knows of whom a wide layer is missing: one covariate a layer.
         ties: How `cox` treats tied event times.
         penalty: The lambda of -1/2 lambda beta^2, one number or one per layer; on the standardised scale
@@ -110,6 +111,7 @@ class Model(BaseModel):
     treatment: Name | None = None
     interactions: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
     components: Annotated[int, Field(ge=0, le=MAX_COMPONENTS)] = 20
+    screening: Annotated[int, Field(ge=0, le=50_000)] = 0
     missing_indicator: bool = False
     ties: Literal["breslow", "efron"] = "efron"
     penalty: Penalty | dict[str, Penalty] | Literal["cv"] = 0.0
@@ -375,6 +377,9 @@ def _method_faults(study: Study, dictionary: Dictionary, where: Callable[..., st
     if model.tunes_penalty and not endpoint.has_time:
         what = "penalties are chosen by cross-validation for a time to an event alone"
         faults.append(Fault(where("model", "penalty"), what, "write a number, or one per layer"))
+    if model.screening and not endpoint.has_time:
+        what = "features are screened by a test of a time to an event alone"
+        faults.append(Fault(where("model", "screening"), what, "take it out"))
     if endpoint.has_competing and model.method not in ("hazard", "cox"):
         what = f"`{model.method}` has no cumulative incidence of competing events"
         faults.append(Fault(where("model", "method"), what, "write hazard or cox"))
