@@ -21,8 +21,8 @@ from models.predictor import Predictor
 from models.step import DivergedError, Floats
 from schemas.cohort import Cohort
 from schemas.design import design_columns
-from schemas.dictionary import Dictionary
-from schemas.study import CLINICAL, MIN_EVENTS_FLOOR, FoldColumn, Study
+from schemas.dictionary import CLINICAL, Dictionary
+from schemas.study import MIN_EVENTS_FLOOR, FoldColumn, Study
 
 MIN_PATIENTS_SITE_ONLY = 8
 
