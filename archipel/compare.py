@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from archipel import wording
+from archipel.endpoint_words import words_of
 from archipel.report import environment, write_whole
-from schemas.result import Result
+from schemas.result import Result, Scores
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Comparison:
         cautions: What makes them hard to compare, one sentence each.
         facts: What was asked and what it cost.
         scores: On unseen patients.
-        coefficients: Log hazard ratios with standard errors.
+        coefficients: Log ratios with standard errors.
+        ratios: What they are logarithms of: ``hazard ratios``.
     """
 
     names: tuple[str, ...]
@@ -53,6 +55,7 @@ class Comparison:
     facts: tuple[Row, ...]
     scores: tuple[Row, ...]
     coefficients: tuple[Row, ...]
+    ratios: str = "hazard ratios"
 
 
 def compare(named: Sequence[tuple[str, Result]]) -> Comparison:
@@ -73,6 +76,7 @@ def compare(named: Sequence[tuple[str, Result]]) -> Comparison:
         facts=tuple(_row(results, name, text) for name, text in _FACTS),
         scores=tuple(_score_rows(results)),
         coefficients=tuple(_coefficient_rows(results)),
+        ratios=" or ".join(dict.fromkeys(words_of(result).ratios for result in results)),
     )
 
 
@@ -131,16 +135,25 @@ def _cautions(results: Sequence[Result]) -> list[str]:
     return [sentence for key, sentence in checks if any(key(result) != key(results[0]) for result in results)]
 
 
+def _squared(scores: Scores) -> float | None:
+    """Return the squared error of the predictions: integrated over time, or of an outcome without a time."""
+    return scores.ibs if scores.brier is None else scores.brier
+
+
 def _score_rows(results: Sequence[Result]) -> list[Row]:
     rows = []
+    indices = dict.fromkeys(words_of(result).index for result in results)
     for name in wording.MODELS:
         found = [result.evaluation.get(name) for result in results]
         if not any(found):
             continue
         label = wording.MODELS[name]
         columns = (
-            (f"{label}: C-index", [wording.NONE if s is None else wording.concordance(s) for s in found]),
-            (f"{label}: Brier (IBS)", [wording.NONE if s is None else wording.number(s.ibs) for s in found]),
+            (
+                f"{label}: {' or '.join(indices)}",
+                [wording.NONE if s is None else wording.concordance(s) for s in found],
+            ),
+            (f"{label}: Brier (IBS)", [wording.NONE if s is None else wording.number(_squared(s)) for s in found]),
             (
                 f"{label}: calibration slope",
                 [wording.NONE if s is None else wording.number(s.calibration_slope, 2) for s in found],
@@ -181,7 +194,7 @@ def sections(comparison: Comparison) -> list[tuple[str, tuple[Row, ...]]]:
     tables = (
         ("Runs", comparison.facts),
         ("On unseen patients", comparison.scores),
-        ("Log hazard ratios (standard error)", comparison.coefficients),
+        (f"Log {comparison.ratios} (standard error)", comparison.coefficients),
     )
     return [(title, rows) for title, rows in tables if rows]
 

@@ -88,3 +88,16 @@ def test_the_page_is_self_contained_and_hostile_names_are_inert(tmp_path: Path) 
     assert_self_contained(html)
     assert "<script>x</script>" in read(html).text
     assert "Log hazard ratios (standard error)" in read(html).text
+
+
+def test_runs_of_an_outcome_without_a_time_are_compared_in_its_own_words() -> None:
+    result = federation_result()
+    outcome = {"type": "binary", "codes": ["no", "yes"], "patients": ["80", "40"], "log_odds_at_means": {"yes": -0.7}}
+    federated = result.evaluation["federated"].model_dump() | {"brier": 0.123, "ibs": None}
+    federated["reasons"] = {"ibs": "the outcome has no time; see `brier`"}
+    other = changed(result, outcome=outcome, method="logistic", evaluation={"federated": federated})
+    comparison = compare([("one", other), ("two", other)])
+    assert comparison.ratios == "odds ratios"
+    rows = {row.name: row.values for row in comparison.scores}
+    assert "All sites together: AUC" in rows
+    assert rows["All sites together: Brier (IBS)"] == ("0.123", "0.123")
