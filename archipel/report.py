@@ -309,6 +309,12 @@ def _seen_of_the_totals(result: Result) -> list[str]:
         "A single site's term only together with other sites: all the others can subtract their own from a total, "
         "and more than two thirds of the sites can open the masks of the rest.",
     ]
+    if any(release.step == "population" and release.times for release in result.releases):
+        seen.insert(
+            1,
+            "How many patients of all sites lie in each of 64 parts of the range of every number and of the log "
+            "hazard, also where these are few; the model keeps only edges with ten or more on either side.",
+        )
     if result.method in ("cox", "cox-stratified"):
         seen.insert(
             1,

@@ -17,6 +17,7 @@ from archipel.local_run import run_plan
 from archipel.membership import attack_study
 from archipel.model_card import card_text, render_card
 from archipel.models import ReleaseError, Terms, list_models, model_log, release, withdraw
+from archipel.report import could_see
 from archipel.site_folders import read_sites
 from archipel.studies import compile_study
 from client import model_fetch
@@ -32,6 +33,7 @@ from server.model_calls import ModelCalls
 from server.models import ModelStore
 from server.records import Checkpoint, UnknownRunError
 from server.store import Store
+from tests.archipel.results import changed, federation_result
 from tests.command_line import Run, runner
 
 WHO = "Dr. Chef"
@@ -306,3 +308,10 @@ def test_the_model_key_stays_at_home(hub: Path) -> None:
     assert os.stat(secret).st_mode & 0o077 == 0
     body = b"".join(secret.read_bytes().splitlines()[1:-1])
     assert body not in (hub / DATABASE).read_bytes()
+
+
+def test_a_run_that_counted_its_patients_says_so_in_its_report() -> None:
+    masked = changed(federation_result(), sums_masked=True)
+    counted = masked.releases[0].model_copy(update={"step": "population", "times": 1})
+    said = set(could_see(changed(masked, releases=(*masked.releases, counted)))) - set(could_see(masked))
+    assert [sentence for sentence in said if "64 parts of the range" in sentence]
