@@ -42,8 +42,8 @@ def _treatment_rows(response: TreatmentResponse, time_unit: str) -> list[tuple[s
         difference = points(at.difference)
         if at.lower is not None and at.upper is not None:
             difference += f" ({points(at.lower)} to {points(at.upper)})"
-        shares = (f"{100 * share:.0f} %" for share in (at.control, at.treated))
-        rows.append((wording.at_time(at.time, time_unit), *shares, difference))
+        control, treated = (f"{100 * share:.0f} %" for share in (at.control, at.treated))
+        rows.append((wording.at_time(at.time, time_unit), control, treated, difference))
     return rows
 
 
