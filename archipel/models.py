@@ -121,7 +121,7 @@ def release(hub: Path, run_id: str, terms: Terms) -> Released:
             card_hash=card.hash,
             n_bytes=len(data),
             study=plan.study.name,
-            title=plan.study.title,
+            title="".join(letter if letter.isprintable() else " " for letter in plan.study.title),
             run_id=run_id,
             plan_hash=result.plan_hash,
             released_at=moment,
@@ -143,7 +143,7 @@ def withdraw(hub: Path, which: str, reason: str, *, who: str) -> ListedState:
         ModelStoreError: When it is withdrawn already.
     """
     _verify_person(who)
-    if not reason.strip() or len(reason) > 1000 or any(ord(character) < 32 for character in reason):
+    if not reason.strip() or len(reason) > 1000 or not reason.isprintable():
         raise ReleaseError("Say why, in one line of at most 1000 characters: the people at the sites read it.")
     key = model_key(hub)
     found = _find(hub, which)
@@ -233,5 +233,5 @@ def _attack_words(attack: MembershipAttack | None, terms: Terms) -> str:
 
 
 def _verify_person(who: str) -> None:
-    if not who.strip() or len(who) > _LONGEST_NAME or any(ord(character) < 32 for character in who):
+    if not who.strip() or len(who) > _LONGEST_NAME or not who.isprintable():
         raise ReleaseError(f"Who decides must be named (--by), in one line of at most {_LONGEST_NAME} characters.")

@@ -11,13 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schemas.artefact import Hash, Key32, Line, Signature64, Text
+from schemas.artefact import Hash, Key32, Signature64
 from schemas.canonical import canonical_json
 from schemas.errors import MessageError
 
 __all__ = ["MAX_LIST_BYTES", "ListedModel", "ModelList", "read_model_list"]
 
 MAX_LIST_BYTES = 8 << 20
+# Shown in terminals and written to ledgers: no control character, which could rewrite what stands around it.
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$"
+Spoken = Annotated[str, Field(max_length=300, pattern=_ONE_LINE)]
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -38,14 +41,14 @@ class ListedModel(BaseModel):
     hash: Hash
     card_hash: Hash
     n_bytes: Annotated[int, Field(gt=0)]
-    study: Line
-    title: Line = ""
-    run_id: Line
+    study: Spoken
+    title: Spoken = ""
+    run_id: Spoken
     plan_hash: Hash
     released_at: AwareDatetime
     expires: datetime.date | None = None
     withdrawn_at: AwareDatetime | None = None
-    reason: Text = ""
+    reason: Annotated[str, Field(max_length=1000, pattern=_ONE_LINE)] = ""
 
     @model_validator(mode="after")
     def _reasoned(self) -> ListedModel:

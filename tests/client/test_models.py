@@ -177,6 +177,17 @@ def test_what_is_no_list_is_refused(hub: SmallHub, site: Path, content: bytes) -
         refresh(site, lambda path, body, limit: content, now=now)
 
 
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x9b31m", "\u202ereversed"])
+def test_a_list_that_would_rewrite_a_terminal_is_refused(hub: SmallHub, site: Path, text: str) -> None:
+    fetched(hub, site)
+    first = hub.models.newest_list()
+    assert first is not None
+    gone = first.models[0].model_copy(update={"withdrawn_at": NOW, "reason": text})
+    nasty = sign_list(first.model_copy(update={"number": 2, "models": (gone,), "signature": ""}), hub.key)
+    with pytest.raises(ModelRefusedError, match="is refused"):
+        refresh(site, lambda path, body, limit: nasty.content, now=now)
+
+
 def test_files_that_the_list_does_not_name_are_refused(hub: SmallHub, site: Path) -> None:
     hub.release()
     honest = hub.call(site)
