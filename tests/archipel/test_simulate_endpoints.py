@@ -265,3 +265,30 @@ def test_with_exact_times_every_kind_of_event_has_its_times(
     assert result.competing is not None
     table = pd.read_csv(CONFIGS / "demo" / "cgd_clinical.csv")
     assert result.competing.overall[0].times[1:] == tuple(np.unique(table.loc[table["event"] == 1, "time_days"]))
+
+
+def test_an_outcome_can_be_told_from_components_of_a_layer(tmp_path: Path) -> None:
+    for source in (CONFIGS / "acc").iterdir():
+        shutil.copy(source, tmp_path)
+    clinical = pd.read_csv(CONFIGS / "demo" / "acc_clinical.csv", dtype=str, keep_default_na=False)
+    protein = pd.read_csv(CONFIGS / "demo" / "acc_protein.csv", dtype=str, keep_default_na=False)
+    for label, rows in clinical.groupby("simulated_site"):
+        home = tmp_path / "sites" / f"site-{str(label).lower()}"
+        home.mkdir(parents=True)
+        rows.to_csv(home / "clinical.csv", index=False)
+        own = protein[protein["patient_id"].isin(rows["patient_id"])]
+        if len(own):
+            own.to_csv(home / "protein.csv", index=False)
+    text = (CONFIGS / "acc" / "study-nodes.toml").read_text()
+    for before, after in (
+        ('covariates = ["age_years", "sex", "t_stage", "residual_tumour"]', 'covariates = ["age_years", "sex"]'),
+        ("penalty = 3.0", 'layers = ["clinical", "protein"]\ncomponents = 3\npenalty = 3.0'),
+        ("folds = 5", "folds = 3"),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    (tmp_path / "study.toml").write_text(text)
+    result = simulate(tmp_path / "study.toml", tmp_path / "sites", tmp_path / "out")
+    assert list(result.coefficients)[2:] == ["protein 1", "protein 2", "protein 3"]
+    evaluation = result.evaluation
+    assert evaluation["federated"].brier == pytest.approx(evaluation["pooled"].brier, rel=1e-6)
