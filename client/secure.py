@@ -177,10 +177,7 @@ class SecureSite:
         part = plan.by_name[request.step].part(request.part)
         try:
             number = plan.round_index(request.step, request.number)
-            others = {name: blob for name, blob in request.blobs.items() if name != SURVIVORS}
-            found = _by_sender(others, KEYS, MASKED, SIGNATURE, SHARES)
-            passed = PassedOn(Survivors.read(request.blobs[SURVIVORS]), *found)
-            words = open_passed_on(state.run, number, state.site, own, passed)
+            words = open_passed_on(state.run, number, state.site, own, passed_on_of(request))
         except SecureSumError as error:
             log.error("the sum of %s could not be verified: %s", request.step, error)
             raise RefusedError(Code.SUM_NOT_VERIFIED) from None
@@ -195,6 +192,18 @@ def run_of(content: bytes) -> SecureRun:
         StorageError: When it cannot be read.
     """
     return _read(content).run
+
+
+def passed_on_of(request: RoundRequest) -> PassedOn:
+    """Return what the hub passes on of a sum that this site shall open itself.
+
+    Raises:
+        SurvivorsError: When its list is none.
+        UnknownPeerError: For anything else among the blobs.
+    """
+    others = {name: blob for name, blob in request.blobs.items() if name != SURVIVORS}
+    found = _by_sender(others, KEYS, MASKED, SIGNATURE, SHARES)
+    return PassedOn(Survivors.read(request.blobs[SURVIVORS]), *found)
 
 
 def survivors_of(request: RoundRequest) -> tuple[Survivors, Mapping[str, bytes]]:

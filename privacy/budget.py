@@ -30,6 +30,8 @@ _VERSION = 1
 _WAIT_S = 10.0
 # Adding up the shares of one plan leaves this much rounding; it must not refuse a plan's last release.
 _ROUNDING = 1e-9
+# No site's limit comes near (epsilon 5e11): a charge beyond it is damage, not a release.
+_LARGEST_COST = 1e12
 _SCHEMA = f"""
 CREATE TABLE charge (
   dataset TEXT NOT NULL,
@@ -311,7 +313,16 @@ class Budget:
 
     def _spent(self, dataset: str) -> tuple[float, int]:
         rows = self._db.execute("SELECT mu_squared FROM charge WHERE dataset = ?", (dataset,)).fetchall()
-        return math.fsum(row[0] for row in rows), len(rows)
+        costs = [row[0] for row in rows]
+        if not all(type(cost) is float and 0 < cost < _LARGEST_COST for cost in costs):
+            raise self._damaged()
+        return math.fsum(costs), len(costs)
+
+    def _damaged(self) -> BudgetBrokenError:
+        return BudgetBrokenError(
+            f"{self._path.name} is damaged: nothing is released under differential privacy. Restore the file "
+            "from a copy that is not older than the last release"
+        )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -329,15 +340,14 @@ class Budget:
         try:
             yield
         except sqlite3.OperationalError as error:
+            code = getattr(error, "sqlite_errorname", None)
+            if code is None:  # Python's own, of text in the file that is none
+                raise self._damaged() from None
             raise StorageError(
-                f"{self._path.name} cannot be read or written ({error.sqlite_errorname}): check the disk, its space "
-                "and its owner"
+                f"{self._path.name} cannot be read or written ({code}): check the disk, its space and its owner"
             ) from None
-        except sqlite3.DatabaseError:
-            raise BudgetBrokenError(
-                f"{self._path.name} is damaged: nothing is released under differential privacy. Restore the file "
-                "from a copy that is not older than the last release"
-            ) from None
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # SQLite quotes what is damaged, and that need be no text
+            raise self._damaged() from None
         except OSError as error:
             raise StorageError(
                 f"{self._path.name} cannot be opened ({error.strerror}): check the disk and its owner"

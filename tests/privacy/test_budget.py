@@ -179,6 +179,30 @@ def test_a_damaged_file_is_named_and_nothing_is_released(path: Path, content: by
         Budget(path).debit(CHARGE, LIMIT)
 
 
+@pytest.mark.parametrize("cost", ["'0.01'", "1e300", "1e999"])
+def test_a_charge_that_is_no_cost_is_damage_and_nothing_is_released(path: Path, cost: str) -> None:
+    budget = Budget(path)
+    budget.debit(numbered(0), LIMIT)
+    budget.close()
+    other = sqlite3.connect(path)
+    # As a damaged record would read: a column of numbers keeps bytes that are none.
+    other.execute(f"UPDATE charge SET mu_squared = {'CAST(' + cost + ' AS BLOB)' if cost[0] == chr(39) else cost}")
+    other.commit()
+    other.close()
+    with pytest.raises(BudgetBrokenError, match="is damaged"):
+        Budget(path).debit(numbered(1), LIMIT)
+
+
+def test_a_damaged_name_that_is_no_text_is_damage(path: Path) -> None:
+    budget = Budget(path)
+    budget.debit(numbered(0), LIMIT)
+    budget.close()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"mu_squared REAL", b"\xac\xc0\xa0squared REAL"))
+    with pytest.raises((BudgetBrokenError, StorageError), match=r"budget\.sqlite"):
+        Budget(path).debit(numbered(1), LIMIT)
+
+
 def test_a_file_of_another_version_is_refused(path: Path) -> None:
     Budget(path).close()
     other = sqlite3.connect(path)
