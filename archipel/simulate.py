@@ -176,7 +176,8 @@ def _with_range(
     Only a simulation may look at the tables before the plan is made; a real federation refuses such a dictionary.
     """
     column = dictionary.column(study.endpoint.time)
-    if study.privacy.exact_times or column is None or column.max is not None:
+    needs_no_bins = study.privacy.exact_times and not study.model.tunes_penalty
+    if needs_no_bins or column is None or column.max is not None:
         return dictionary, ()
     longest = max(float(cohort.time.max()) for cohort in cohorts.values())
     ranged = column.model_copy(update={"max": longest})

@@ -206,6 +206,18 @@ def test_a_dictionary_without_a_largest_time_is_simulated_and_said(sites: Path, 
     assert any("gives `time_days` no `max`" in warning for warning in result.warnings)
 
 
+def test_exact_times_with_chosen_penalties_need_a_largest_time_too(sites: Path, tmp_path: Path) -> None:
+    changes = ("folds = 5", "folds = 0"), ("penalty = 10.0", 'penalty = "cv"'), ("interval = 5", "interval = 1")
+    study = study_with(tmp_path / "study", *changes)
+    dictionary = tmp_path / "study" / "dictionary.toml"
+    lines = dictionary.read_text().split('name = "time_days"')
+    dictionary.write_text(lines[0] + 'name = "time_days"' + re.sub(r"\nmax = .*", "", lines[1], count=1))
+    result = simulate(study, sites, tmp_path / "out")
+    assert any("gives `time_days` no `max`" in warning for warning in result.warnings)
+    assert result.exact_times
+    assert result.penalty["clinical"] in (1.0, 10.0, 100.0, 1000.0)  # type: ignore[index]
+
+
 def test_the_model_file_holds_what_the_result_says(done: tuple[Result, Path]) -> None:
     result, out = done
     model = read_artefact((out / "model.safetensors").read_bytes())
