@@ -30,6 +30,7 @@ from archipel.fold_fits import (
     without_noise,
 )
 from archipel.judging import Judge, Judged, difference_of, scores_of
+from archipel.score_intervals import fold_weights, with_intervals
 from models.step import DivergedError
 from schemas.cohort import Cohort, concatenate
 from schemas.dictionary import Dictionary
@@ -112,7 +113,7 @@ def cross_validate(
             judged.setdefault(name, []).append(own)
         if on_fold is not None:
             on_fold(index + 1, len(work.folds))
-    scores = {name: scores_of(per_fold, by_patients=name in _OF_SITES) for name, per_fold in judged.items()}
+    scores = {name: _scores(name, per_fold, folds, left_out) for name, per_fold in judged.items()}
     return CrossValidation(
         federated=tuple(models[0] for models in judged["federated"]),
         scores=scores,
@@ -122,6 +123,14 @@ def cross_validate(
 
 
 _OF_SITES: tuple[ScoredModel, ...] = ("new_site", "new_site_clinical")
+
+
+def _scores(
+    name: ScoredModel, per_fold: Sequence[Sequence[Judged]], folds: Sequence[Fold], left_out: Sequence[Fold]
+) -> Scores:
+    by_patients = name in _OF_SITES
+    scores = scores_of(per_fold, by_patients=by_patients)
+    return with_intervals(scores, per_fold, fold_weights(left_out if by_patients else folds), by_patients=by_patients)
 
 
 def _all_folds(work: _Work, processes: int) -> Iterator[dict[ScoredModel, list[Judged]]]:

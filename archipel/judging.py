@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from math import sqrt
 
@@ -17,8 +18,16 @@ from scipy.special import stdtrit
 
 from archipel.fold_fits import Fitted, Fold
 from models.calibration import calibration_slope
-from models.censoring import ibs_times, integrated_brier
-from models.concordance import c_index, harrell
+from models.censoring import (
+    CensoringCurve,
+    brier_losses,
+    censoring_curve,
+    ibs_times,
+    mean_loss,
+    mean_over,
+    uno_weights,
+)
+from models.concordance import c_index, harrell, pairs_of_each
 from models.step import DivergedError, Floats
 from schemas.cohort import Cohort, concatenate
 from schemas.errors import ArchipelError
@@ -39,6 +48,9 @@ class Judged:
         c_index: Over all pairs; None where the fold has no comparable pairs.
         c_index_within: Over pairs inside the sites; None likewise.
         ibs: None where it does not exist (no event among the training patients' quantiles).
+        c_index_uno: Uno's C; None where the fold has no pairs for it.
+        uno_weight: (n_test,) of pairs whose first event is the patient's.
+        brier_parts: (n_test,) of which `ibs` is the mean; None where it does not exist.
     """
 
     name: str
@@ -51,6 +63,9 @@ class Judged:
     c_index: float | None
     c_index_within: float | None
     ibs: float | None
+    c_index_uno: float | None
+    uno_weight: Floats
+    brier_parts: Floats | None
 
 
 @dataclass(frozen=True)
@@ -64,21 +79,49 @@ class Judge:
 
     def __call__(self, name: str, model: Fitted, weight: float = 1.0) -> Judged:
         """Return how a model does."""
-        score = model.log_hazard(self.test)
-        concordant, tied, comparable = _pairs([(self.test, score)])
+        test, score = self.test, model.log_hazard(self.test)
+        concordant, tied, comparable = _pairs([(test, score)])
+        right, ties, every = pairs_of_each(test.time, test.event, score, test.entry, self._uno_weight)
         horizons = np.asarray(self.study.endpoint.horizons_days, dtype=np.float64)
+        parts = self._brier_parts(model, score)
         return Judged(
             name=name,
             weight=weight,
             fold=self.fold,
-            patients=replace(self.test, layers={}),
+            patients=replace(test, layers={}),
             log_hazard=score,
             survival=model.survival(score, horizons),
             comparable=int(comparable),
             c_index=c_index(concordant, tied, comparable) if comparable else None,
             c_index_within=_c_index(self._by_site(score)),
-            ibs=self._ibs(model, score),
+            ibs=None if parts is None else float(parts.mean()),
+            c_index_uno=c_index(right.sum(), ties.sum(), every.sum()) if every.sum() > 0 else None,
+            uno_weight=self._uno_weight,
+            brier_parts=parts,
         )
+
+    @cached_property
+    def _everybody(self) -> Cohort:
+        """Training and test patients together: from whom the censoring curve is taken."""
+        return concatenate([replace(self.train, layers={}), replace(self.test, layers={})])
+
+    @cached_property
+    def _censoring(self) -> CensoringCurve:
+        everybody = self._everybody
+        late = bool(everybody.entry.any())
+        return censoring_curve(everybody.time, everybody.event, everybody.entry if late else None)
+
+    @cached_property
+    def _uno_weight(self) -> Floats:
+        """Return the (n_test,) weights of Uno's C; none count where its range of times or its meaning is missing.
+
+        Competing events are not like censoring, which somebody might have been spared.
+        """
+        train, test = self.train, self.test
+        if self.study.endpoint.has_competing or not train.event.any():
+            return np.zeros(test.n_patients)
+        until = float(np.quantile(train.time[train.event], 0.8))
+        return uno_weights(test.time, test.event, self._censoring, until)
 
     def _by_site(self, score: Floats) -> list[tuple[Cohort, Floats]]:
         """Return the test patients and their scores site by site; the fold took them in that order."""
@@ -87,8 +130,8 @@ class Judge:
         bare = replace(self.test, layers={})
         return [(bare.take(own), score[own]) for own in rows]
 
-    def _ibs(self, model: Fitted, score: Floats) -> float | None:
-        """Return the integrated Brier score, with the censoring curve of everybody (training and test).
+    def _brier_parts(self, model: Fitted, score: Floats) -> Floats | None:
+        """Return the (n_test,) parts of the integrated Brier score, whose mean it is (`models.censoring`).
 
         None with competing events: the survival of one cause alone is nobody's.
         """
@@ -98,20 +141,17 @@ class Judge:
             times = ibs_times(self.train.time, self.train.event)
         except ArchipelError:
             return None
-        everybody = concatenate([replace(self.train, layers={}), replace(self.test, layers={})])
-        test = self.test
-        late = bool(everybody.entry.any())
-        return integrated_brier(
+        test, late = self.test, bool(self._everybody.entry.any())
+        loss, seen = brier_losses(
             test.time,
             test.event,
             model.survival(score, times),
             times,
-            everybody.time,
-            everybody.event,
+            self._censoring,
             test.entry if late else None,
             model.survival_each(score, test.entry) if late else None,
-            everybody.entry if late else None,
         )
+        return mean_over(mean_loss(loss, seen.sum(axis=0)), times) * test.n_patients
 
 
 def scores_of(per_fold: Sequence[Sequence[Judged]], *, by_patients: bool = False) -> Scores:
@@ -124,6 +164,7 @@ def scores_of(per_fold: Sequence[Sequence[Judged]], *, by_patients: bool = False
     c_all = _fold_means(per_fold, lambda model: model.c_index, by_patients=by_patients)
     each = [_weighted([(model.ibs, model.weight) for model in models]) for models in per_fold]
     ibs = _weighted(list(zip(each, _fold_weights(per_fold, by_patients=by_patients), strict=True)))
+    uno = _fold_means(per_fold, lambda model: model.c_index_uno, by_patients=by_patients)
     slope = _slope([model for models in per_fold for model in models])
     reasons = {
         "c_index": "no fold had comparable pairs, or no site could train a model alone",
@@ -134,6 +175,7 @@ def scores_of(per_fold: Sequence[Sequence[Judged]], *, by_patients: bool = False
     return Scores(
         c_index=c_all,
         c_index_within=_fold_means(per_fold, lambda model: model.c_index_within, by_patients=by_patients),
+        c_index_uno=uno if uno.mean is not None else None,
         comparable_pairs=sum(models[0].comparable for models in per_fold if models),
         ibs=ibs,
         calibration_slope=slope,
@@ -200,11 +242,12 @@ def _slope(models: Sequence[Judged]) -> float | None:
     slopes: list[tuple[float | None, float]] = []
     for key in sorted({(m.fold.repeat, m.name) for m in models}):
         own = [m for m in models if (m.fold.repeat, m.name) == key]
-        slopes.append((_slope_of(own), sum(m.weight for m in own)))
+        slopes.append((slope_of(own), sum(m.weight for m in own)))
     return _weighted(slopes)
 
 
-def _slope_of(models: Sequence[Judged]) -> float | None:
+def slope_of(models: Sequence[Judged]) -> float | None:
+    """Return the calibration slope of one model's out-of-fold log hazards; None where no fit of them exists."""
     try:
         slope, _ = calibration_slope(
             np.concatenate([m.patients.time for m in models]),

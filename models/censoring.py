@@ -139,47 +139,13 @@ def brier_scores(
 
 
 def mean_loss(loss: Floats, n_seen: Floats) -> Floats:
-    """Return the scores of summed errors; 0 where nobody has entered."""
+    """Return (..., m) errors over the (m,) patients seen; 0 where nobody has entered."""
     return np.divide(loss, n_seen, out=np.zeros(loss.shape), where=n_seen > 0)
 
 
 def mean_over(scores: Floats, times: Floats) -> Floats:
     """Return the integrated score: the mean over (m,) `times` of (..., m) `scores` by the trapezoid rule."""
     return np.asarray(np.trapezoid(scores, times, axis=-1) / (times[-1] - times[0]), dtype=np.float64)
-
-
-def integrated_brier(
-    time: Floats,
-    event: Mask,
-    survival_at: Floats,
-    times: Floats,
-    censoring_time: Floats,
-    censoring_event: Mask,
-    entry: Floats | None = None,
-    survival_at_entry: Floats | None = None,
-    censoring_entry: Floats | None = None,
-) -> float:
-    """Return the integrated Brier score: the mean of `brier_scores` over `times` by the trapezoid rule.
-
-    Args:
-        time: (n,) of the patients judged.
-        event: (n,), True where the event was observed.
-        survival_at: (n, m) predicted survival at `times`.
-        times: (m,) ascending, m >= 2; `ibs_times` gives the usual ones.
-        censoring_time: (N,) times of all patients, from whom the censoring curve is taken.
-        censoring_event: (N,), True where their event (not the censoring) was observed.
-        entry: (n,) or None; `survival_at_entry` then is needed.
-        survival_at_entry: (n,) predicted survival at entry.
-        censoring_entry: (N,) or None.
-
-    Raises:
-        ValueError: For fewer than two times.
-    """
-    if len(times) < 2:
-        raise ValueError("an integral needs at least two times")
-    curve = censoring_curve(censoring_time, censoring_event, censoring_entry)
-    scores = brier_scores(time, event, survival_at, times, curve, entry, survival_at_entry)
-    return float(mean_over(scores, times))
 
 
 def ibs_times(time: Floats, event: Mask, n_times: int = 100) -> Floats:
