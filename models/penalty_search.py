@@ -32,6 +32,7 @@ from schemas.plan import ArraySpec, PartSpec
 CLINICAL_GRID = (1.0, 10.0, 100.0, 1000.0)
 WIDE_GRID = (3.0, 30.0, 300.0, 3e3, 3e4, OFF)
 MAX_SEARCH_ROUNDS = 20
+"""Of the plan: twelve, and those that are asked again when a site has left."""
 MAX_TRIED = 8
 
 _START = {CLINICAL_GRID: 1, WIDE_GRID: 2}  # 10 and 300
@@ -39,8 +40,9 @@ _FIRST_ALPHA = -7.0
 _ALPHA_RANGE = (-30.0, 10.0)
 # Newton decrement of a fold, twice what is left to gain: the criterion is then right to a small share of it.
 _CONVERGED = 0.02
-# After so many rounds no further vector is tried.
+# After so many rounds no further vector is tried, and then the search ends: a site answers a fit at twelve points.
 _LAST_MOVE = 9
+_LAST_ROUND = 12
 _MAX_HALVINGS = 12
 _ROUNDING = 1e-9
 _ONE_EVENT = 0.5
@@ -159,7 +161,7 @@ class PenaltySearch:
         gradients = np.array([one.gradient for one in training]) - penalties * walk.asked.beta
         decrement = np.sum(gradients * (target.beta - walk.asked.beta), axis=1)
         walk = walk.answered(falls, objective, target)
-        is_last = walk.rounds >= MAX_SEARCH_ROUNDS - 1 or walk.length.min() < 2.0**-_MAX_HALVINGS
+        is_last = walk.rounds >= _LAST_ROUND or walk.length.min() < 2.0**-_MAX_HALVINGS
         if not falls.any() and decrement.max() <= _CONVERGED:
             return self._look_around(walk, training, everybody, total)
         return self._chosen(walk, total) if is_last else self._ask(walk)
@@ -167,7 +169,7 @@ class PenaltySearch:
     def shrink(self, part: str, state: Arrays) -> Turn:
         """Go on from the last fits, over the remaining sites; what the former sums said is not comparable."""
         walk = Walk.of(state)
-        return self._ask(Walk.starting(walk.chosen, walk.anchor, rounds=walk.rounds))
+        return self._ask(Walk.starting(walk.chosen, walk.anchor, rounds=min(walk.rounds, _LAST_MOVE - 1)))
 
     def _look_around(
         self, walk: Walk, training: Sequence[Profile], everybody: Sequence[Profile], total: Arrays
