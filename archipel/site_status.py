@@ -12,6 +12,7 @@ from archipel.cli_common import say
 from client.approvals import list_plans
 from client.hub_check import check_hub, trouble
 from client.noising import Account, accounts, price_of
+from client.own_figures import OwnFigures, own_figures
 from client.peers import load_peers
 from client.settings import SiteSettings, load_settings
 from client.site_process import missing_files
@@ -19,10 +20,12 @@ from client.state import SitePaths, ledger_path
 from privacy.ledger import Entry, entries, verify_ledger
 from schemas.errors import ArchipelError
 from schemas.plan import Plan
+from schemas.shown import shown_count
 
 __all__ = [
     "SiteStatus",
     "budget_lines",
+    "figure_lines",
     "ledger_lines",
     "ledger_records",
     "price_lines",
@@ -47,6 +50,7 @@ class SiteStatus:
         missing: What is missing among the keys.
         budget: Privacy budget of each dataset, the current one first.
         budget_fault: Why it cannot be read.
+        figures: How the models of the runs do on the site's own unseen patients, the latest run first.
     """
 
     name: str
@@ -62,10 +66,11 @@ class SiteStatus:
     missing: tuple[str, ...]
     budget: tuple[Account, ...] = ()
     budget_fault: str = ""
+    figures: tuple[OwnFigures, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for a program."""
-        return asdict(self)
+        return asdict(self) | {"figures": [one.model_dump(mode="json") for one in self.figures]}
 
 
 def site_status(home: Path) -> SiteStatus:
@@ -103,6 +108,7 @@ def site_status(home: Path) -> SiteStatus:
         missing=missing,
         budget=budget,
         budget_fault=budget_fault,
+        figures=tuple(own_figures(SitePaths(home))),
     )
 
 
@@ -139,8 +145,24 @@ def show_site_status(status: SiteStatus) -> None:
         say(f"Ledger: {status.ledger_entries} {'entry' if status.ledger_entries == 1 else 'entries'}, sound")
     for line in budget_lines(status.budget, status.budget_fault):
         say(line)
+    for line in figure_lines(status.figures[:1]):
+        say(line)
     for fault in status.missing:
         say(f"Fault: {fault}")
+
+
+def figure_lines(found: Sequence[OwnFigures]) -> list[str]:
+    """Return what the models of runs reach on the site's own unseen patients, for a person."""
+    words = {"c_index": "C", "ibs": "Brier score", "calibration_slope": "calibration slope"}
+    lines = []
+    for one in found:
+        known = [f"{words[name]} {value:.3f}" for name, value in one.values.items() if value is not None]
+        about = f"about {shown_count(one.n_patients)} unseen patients of this site"
+        kept = "these figures stay here"
+        if not any(one.counted.values()):
+            kept = "too few patients or events to count among the sites'; " + kept
+        lines.append(f"Study {one.study}, run {one.run_id}: {', '.join(known) or 'no figure'} over {about} ({kept})")
+    return lines
 
 
 def budget_lines(found: Sequence[Account], fault: str = "") -> list[str]:

@@ -22,6 +22,7 @@ from client.cohort_of import cohort_from_tables, part_of
 from client.errors import SiteError, TablesChangedError
 from client.members import record_members
 from client.optout import load_optout
+from client.own_figures import keep_own_figures
 from client.settings import SiteSettings, load_settings
 from client.state import SitePaths, TablesDigest, fold_key, place_of, source_digest
 from models.compile import build_step, preload
@@ -131,7 +132,9 @@ def _draft(home: Path, request: SetupRequest | RoundRequest, round_: tuple[str, 
         return draft
     if counted.n_patients < _floor(step, settings):  # the gate would refuse it too; nothing need be computed
         return replace(draft, code=Code.TOO_FEW_PATIENTS)
-    arrays = build_step(plan, request.step).local(request.part, request.arrays, part)
+    code = build_step(plan, request.step)
+    arrays = code.local(request.part, request.arrays, part)
+    keep_own_figures(paths, request.run_id, plan.study.name, code, request.arrays, part)
     return replace(draft, arrays={name: np.asarray(array) for name, array in arrays.items()})
 
 

@@ -78,6 +78,11 @@ class SitePaths:
         return self.state / "budget.sqlite"
 
     @property
+    def figures(self) -> Path:
+        """Folder of the site's own figures, one file a run; they never leave the site."""
+        return self.state / "figures"
+
+    @property
     def ledger(self) -> Path:
         """The ledger."""
         return self.state / LEDGER_FILE
