@@ -8,6 +8,8 @@ would describe the penalty.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from models.cox import no_events
@@ -26,7 +28,9 @@ MAX_ROUNDS = 300
 # Where the first question is asked: only the counts of its answer are used.
 _FIRST_ALPHA = -7.0
 # Share of the objective that one more step may still promise at the end.
-_TOLERANCE = 1e-11
+_TOLERANCE = 1e-13
+# Of the coefficients in one round: sites refuse a question that is far from the last (`privacy.inbound`).
+_LONGEST_STEP = 1.0
 
 
 class HazardLbfgs:
@@ -120,7 +124,8 @@ class HazardLbfgs:
             raise DivergedError("the search left the numbers: add a penalty to the layers of this model")
         if after.promise <= _TOLERANCE * (1 + abs(objective)):
             return Turn(self._done(after, weights, inputs, total), None)
-        return self._ask(after)
+        length = float(np.linalg.norm(after.direction[self._n_bins :]))
+        return self._ask(replace(after, length=min(1.0, _LONGEST_STEP / max(length, _LONGEST_STEP))))
 
     def shrink(self, part: str, state: Arrays) -> Turn:
         """Go on from the last point, over the remaining sites."""

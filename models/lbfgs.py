@@ -17,7 +17,7 @@ import numpy as np
 from models.newton import REFUSED
 from models.step import Arrays, DivergedError, Floats
 
-MEMORY = 12
+MEMORY = 40
 """Steps that are remembered."""
 
 _ENOUGH_GAIN = 1e-4
@@ -122,6 +122,9 @@ class Descent:
             if float(step @ change) > 1e-14 * float(np.linalg.norm(step) * np.linalg.norm(change)):
                 steps, changes = np.vstack((steps, step))[-MEMORY:], np.vstack((changes, change))[-MEMORY:]
         direction = _inverse_times(gradient, curvature, steps, changes)
+        if not len(steps):
+            # The diagonal alone says too far where many columns go together: up to their number times too far.
+            direction /= np.sqrt(max(np.count_nonzero(curvature > 0), 1))
         return Descent(self.candidate, objective, gradient, direction, 1.0, steps, changes)
 
     def restarted(self) -> Descent:

@@ -31,6 +31,7 @@ STANDARD_ERRORS = 0.5
 # Events below this share of the information are rounding.
 _NO_EVENTS = 1e-9
 _LONGEST_ALPHA_STEP = 5.0
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -175,4 +176,6 @@ def most_shrunken(criteria: Floats) -> int:
     best = int(np.argmax(criteria.sum(axis=1)))
     deficit = criteria[best] - criteria
     error = np.std(deficit, axis=1, ddof=1) * np.sqrt(criteria.shape[1])
-    return int(np.flatnonzero(deficit.sum(axis=1) <= STANDARD_ERRORS * error)[-1])
+    # What differs by rounding alone, as where no feature of a layer takes part, must not depend on the rounding.
+    rounding = _ROUNDING * (1 + np.abs(criteria[best]).sum())
+    return int(np.flatnonzero(deficit.sum(axis=1) <= STANDARD_ERRORS * error + rounding)[-1])

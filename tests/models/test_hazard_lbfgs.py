@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.hazard_lbfgs import HazardLbfgs
 from models.penalties import OFF
 from models.step import DivergedError
-from tests.models.federation import cohort_of, fit, split
+from privacy.inbound import Limits
+from tests.models.federation import cohort_of, context, fit, split
 from tests.models.synthetic import COLUMNS, EDGES, patients
 
 COHORT = patients(120, seed=6)
@@ -52,6 +54,31 @@ def test_more_features_than_patients_have_a_ridge_solution():
     newton = fit("hazard", [cohort], names, edges=edges, penalties=[5.0] * 200)
     np.testing.assert_allclose(z @ found["beta"], z @ newton["beta"], atol=1e-4)
     assert len(rounds) < 60
+
+
+def test_no_question_is_as_far_from_the_last_as_sites_refuse():
+    """Of 300 columns that go together: the diagonal alone would go some hundred times too far."""
+    rng = np.random.default_rng(2)
+    common = rng.standard_normal((80, 1))
+    x = common + 0.3 * rng.standard_normal((80, 300))
+    cohort = cohort_of(x, rng.exponential(1 / (0.1 * np.exp(common[:, 0]))), rng.random(80) < 0.8)
+    settings = {"n_bins": 3, "penalties": [50.0] * 300}
+    step = HazardLbfgs(context([f"x{j}" for j in range(300)], **settings))
+    inputs = {
+        "mean": x.mean(axis=0),
+        "scale": x.std(axis=0),
+        "edges": np.quantile(cohort.time, [0.3, 0.6, 1.0]),
+        "n_intervals": np.array(3.0),
+    }
+    asked = []
+    turn = step.begin(inputs)
+    while turn.ask is not None:
+        asked.append(turn.state["beta"])
+        turn = step.finish(turn.ask, turn.state, inputs, step.local(turn.ask, {**inputs, **turn.state}, cohort))
+    steps = np.linalg.norm(np.diff(asked, axis=0), axis=1)
+    assert steps.max() <= Limits().step / 2
+    assert len(asked) < 60
+    assert np.linalg.norm(asked[-1]) > 2 * steps[0], "it has not been held back for good"
 
 
 def test_without_events_it_says_so():

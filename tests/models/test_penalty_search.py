@@ -157,5 +157,14 @@ def test_more_shrinkage_is_preferred_where_the_folds_do_not_clearly_speak_agains
     assert most_shrunken(np.stack([best, noisy, clear])) == 1
 
 
+def test_rounding_does_not_choose_between_penalties_of_a_layer_that_takes_no_part():
+    """Real sites add under masks, a simulation in clear: where all candidates are equal both must choose alike."""
+    equal = np.repeat([[-10.0, -12.0, -11.0, -9.0]], 3, axis=0)
+    up, down = np.random.default_rng(1).standard_normal((2, *equal.shape)) * 1e-13
+    assert most_shrunken(equal + up) == most_shrunken(equal + down) == 2
+    equal[0, 0] += 1e-12
+    assert most_shrunken(equal) == 2
+
+
 def test_a_layer_that_is_off_has_the_penalty_that_every_fit_reads_as_zero():
     assert WIDE_GRID[-1] == OFF == 1e9
