@@ -20,6 +20,23 @@ _MOST_ROWS = 40
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one layer contributes to a model.
+
+    Attributes:
+        layer: Its name.
+        share: Of the variance of the log hazard.
+        made_of: ``10 components``; empty where the result does not tell.
+        penalty: In words; empty without one.
+    """
+
+    layer: str
+    share: float
+    made_of: str
+    penalty: str
+
+
+@dataclass(frozen=True)
 class StepCost:
     """What one step of the plan cost, all sites together."""
 
@@ -120,8 +137,8 @@ def _forest_panel(
     canvas.text((x(1) + 8, bottom + 36), f"{words.higher} \N{RIGHTWARDS ARROW}", fill=MUTED, size=11)
     for middle, (row, second, interval) in zip(middles, rows, strict=True):
         if with_labels:
-            words = row.label + (f", {second}" if second else "")
-            canvas.text((x.pixels[0], middle - 18), _cut(words, 46), bold=True)
+            label = row.label + (f", {second}" if second else "")
+            canvas.text((x.pixels[0], middle - 18), _cut(label, 46), bold=True)
         _forest_mark(canvas, interval, x, middle)
         canvas.text((left + span - 106, middle + 4), str(interval) if interval else NONE, size=11.5)
 
@@ -141,6 +158,39 @@ def _forest_mark(canvas: Canvas, interval: Interval | None, x: Scale, middle: fl
                 width=2,
             )
     canvas.dot((x(interval.value), middle), 5, fill=colour, stroke="#ffffff")
+
+
+def importance(shares: Sequence[Share], *, width: int) -> str:
+    """Draw what each layer contributes to the differences between patients, in percent."""
+    narrow = width < NARROW
+    left = 0.0 if narrow else 190.0
+    row_height = 52 if narrow else 38
+    bottom = 8.0 + row_height * len(shares)
+    canvas = Canvas(
+        f"importance-{width}",
+        width,
+        bottom + 4,
+        title="What each layer contributes",
+        description="; ".join(f"{one.layer}: {_percent(one.share)}" for one in shares),
+    )
+    low, high = min([0.0, *(one.share for one in shares)]), max([0.05, *(one.share for one in shares)])
+    x = Scale((low, high), (left + (40.0 if low < 0 else 2.0), width - 60.0))
+    for index, one in enumerate(shares):
+        top = 8.0 + row_height * index
+        middle = top + (row_height - 14 if narrow else row_height / 2)
+        second = ", ".join(word for word in (one.made_of, one.penalty and f"penalty {one.penalty}") if word)
+        canvas.text((0, top + 14), one.layer, bold=True)
+        canvas.text((width, top + 14) if narrow else (0, top + 28), second,
+                    anchor="end" if narrow else "start", fill=MUTED, size=11)  # fmt: skip
+        ends = sorted((x(0), x(one.share)))
+        canvas.rect((ends[0], middle - 7), (max(ends[1] - ends[0], 1.5), 14), fill=ACCENT, radius=1.5)
+        canvas.text((ends[1] + 8, middle + 4), _percent(one.share))
+    canvas.line((x(0), 8), (x(0), bottom), stroke=INK)
+    return canvas.markup()
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %".replace("-", "\N{MINUS SIGN}")
 
 
 def concordance(

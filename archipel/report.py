@@ -21,6 +21,7 @@ from archipel import figures, figures_model, wording
 from archipel.drawing import Drawing, draw
 from archipel.endpoint_words import words_of
 from archipel.report_endpoints import endpoint_view
+from archipel.report_layers import layers_view
 from archipel.svg import nice_ticks
 from schemas.errors import ArchipelError, MessageError
 from schemas.plan import Plan
@@ -112,7 +113,6 @@ def environment() -> Environment:
 
 def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[str, Any]:
     study = result.study
-    ratios = wording.hazard_ratios(result)
     costs = figures_model.step_costs(result)
     return {
         "result": result,
@@ -127,9 +127,6 @@ def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[s
         and not all(figures.knows_everyone(curve) for curve in result.kaplan_meier.curves),
         "curve_table": _curve_table(result.kaplan_meier, study.time_unit),
         "calibration": _draw_calibration(result),
-        "ratios": ratios,
-        "forest": _draw_forest(result, ratios),
-        "no_errors": _why_no_errors(result),
         "promise": wording.promise(result),
         "penalised": wording.is_penalised(result),
         "evaluation": ordered(result.evaluation),
@@ -147,6 +144,7 @@ def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[s
         "simulated_difference": coefficient_difference(result, simulated) if simulated else None,
         "facts": _facts(result),
         **endpoint_view(result),
+        **layers_view(result),
     }
 
 
@@ -164,17 +162,6 @@ def _gaps(result: Result) -> list[str]:
     return [f"{model}, {' and '.join(what)}: {why}" for (model, why), what in gaps.items()]
 
 
-def _why_no_errors(result: Result) -> list[str]:
-    """Why a coefficient has no standard error, each reason once."""
-    reasons: dict[str, list[str]] = {}
-    for row in wording.hazard_ratios(result):
-        if row.standard_error is None:
-            reasons.setdefault(result.reasons[f"standard_errors.{row.name}"], []).append(row.label)
-    if result.differential is not None:
-        return [f"No standard errors: {why}." for why in reasons]
-    return [f"{label}: {why}" for why, labels in reasons.items() for label in labels]
-
-
 def _draw_curves(result: Result) -> Drawing | None:
     if result.kaplan_meier is None:
         return None
@@ -186,12 +173,6 @@ def _draw_calibration(result: Result) -> Drawing | None:
     if result.calibration is None or not result.calibration.points:
         return None
     return draw(figures.calibration, result.calibration, time_unit=result.study.time_unit)
-
-
-def _draw_forest(result: Result, ratios: Sequence[wording.HazardRatio]) -> Drawing | None:
-    if not any(row.per_unit for row in ratios):
-        return None
-    return draw(figures_model.forest, ratios, words=words_of(result))
 
 
 def _draw_concordance(result: Result, name: str = "concordance") -> Drawing | None:

@@ -18,7 +18,10 @@ import numpy as np
 from archipel.curves import calibration_points, risk_group_curves
 from archipel.endpoint_result import by_outcome, competing_events, outcome_facts, treatment_response
 from models.baseline import cumulative_hazard_at
+from models.compile import step_context
+from models.contributions import layer_importance
 from models.moments import original_scale
+from models.population import layer_parts_of
 from models.progress import Progress
 from models.step import Floats
 from privacy.accountant import plan_delta
@@ -143,6 +146,7 @@ def make_result(progress: Progress, facts: RunFacts) -> Result:
         covariates=covariates,
         coefficients={name: float(b) for name, b in zip(names, coefficients, strict=True)},
         standard_errors={name: float(se) if se > 0 else None for name, se in zip(names, errors, strict=True)},
+        layer_importance=_layer_importance(plan, arrays),
         log_likelihood=float(arrays["fit.log_likelihood"]) if "fit.log_likelihood" in arrays else None,
         baseline=baseline,
         kaplan_meier=kaplan_meier,
@@ -185,6 +189,17 @@ def _coefficients(plan: Plan, arrays: Mapping[str, Floats]) -> tuple[tuple[Covar
     errors = np.zeros_like(beta) if covariance is None else original_scale(beta, covariance, scale)[1]
     facts = [_covariate(column, j, plan, arrays) for j, column in enumerate(design)]
     return tuple(by_outcome(facts, plan)), beta / scale, errors
+
+
+def _layer_importance(plan: Plan, arrays: Mapping[str, Floats]) -> dict[str, float]:
+    """Return the share of each layer in the variance of the log hazard; empty where layers cannot be told apart."""
+    covariance = arrays.get("population.layer_covariance")
+    if covariance is None:
+        return {}
+    names = layer_parts_of(step_context(plan.study, plan.dictionary, plan.by_name["population"].settings))
+    if len(names) < 2:  # one layer, or one encoder for all
+        return {}
+    return dict(zip(names, map(float, layer_importance(covariance)), strict=True))
 
 
 def _n_shown(n: int, sites: Sequence[SiteFacts], kaplan_meier: KaplanMeier | None) -> int | None:

@@ -18,6 +18,7 @@ from rich.text import Text
 from archipel import wording
 from archipel.endpoint_words import words_of
 from archipel.report_endpoints import endpoint_view
+from archipel.report_layers import layer_shares
 from schemas.result import Result
 
 _MOST_ROWS = 30
@@ -38,7 +39,7 @@ def terminal_table(result: Result, simulated: Result | None = None) -> Renderabl
         if result.evaluation or simulated is not None
         else Text(f"Not judged on unseen patients: {result.evaluation_kind}"),
         *(Text(sentence) for sentence in wording.differences(result)),
-        _hazard_ratios(result),
+        *_hazard_ratios(result),
         *_of_endpoint(result),
         *(Text(sentence) for sentence in wording.promise(result)[:3]),
         Text(_cost(result), style="dim"),
@@ -73,8 +74,23 @@ def _evaluation(result: Result, simulated: Result | None) -> Table:
     return table
 
 
-def _hazard_ratios(result: Result) -> Table:
-    rows = wording.hazard_ratios(result)
+def _hazard_ratios(result: Result) -> list[RenderableType]:
+    """Return the table of the covariates' ratios, and what each layer contributes; a network has the latter alone."""
+    parts: list[RenderableType] = []
+    every = wording.hazard_ratios(result)
+    rows = [row for row in every if row.layer is None]
+    if rows:
+        parts.append(_ratio_table(result, rows))
+    if len(every) > len(rows):
+        what = "coefficients of wide layers stand in the report."
+        parts.append(Text(f"The {len(every) - len(rows):,} {what}"))
+    if shares := layer_shares(result):
+        listed = ", ".join(f"{one.layer} {100 * one.share:.0f} %" for one in shares)
+        parts.append(Text(f"What each layer contributes to the log hazard's variance: {listed}."))
+    return parts
+
+
+def _ratio_table(result: Result, rows: list[wording.HazardRatio]) -> Table:
     interval = "95 % interval" if result.differential is None else "noise leaves no interval"
     title = f"{words_of(result).ratios.capitalize()} ({interval})"
     table = Table(title=title, title_justify="left", caption_justify="left")

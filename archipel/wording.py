@@ -64,6 +64,7 @@ class HazardRatio:
         standard_error: Of the coefficient; None where a column does not vary, and under differential privacy.
         unit_text: The ratio for one unit as it is shown: without an interval where noise leaves none.
         sd_text: The same for one standard deviation.
+        layer: Of a component or feature of a wide layer, whose ratio says little by itself; None for a covariate.
     """
 
     name: str
@@ -75,6 +76,7 @@ class HazardRatio:
     standard_error: float | None
     unit_text: str = NONE
     sd_text: str = NONE
+    layer: str | None = None
 
     @property
     def z(self) -> float:
@@ -91,7 +93,6 @@ def hazard_ratios(result: Result) -> list[HazardRatio]:
         deviation = covariate.standard_deviation
         per_unit = None if se is None else _wald(beta, se)
         per_sd = None if se is None or deviation == 0 else _wald(beta * deviation, se * deviation)
-        noisy = result.differential is not None
         rows.append(
             HazardRatio(
                 name=covariate.name,
@@ -101,15 +102,21 @@ def hazard_ratios(result: Result) -> list[HazardRatio]:
                 per_sd=per_sd,
                 coefficient=beta,
                 standard_error=se,
-                unit_text=_shown(per_unit, beta, noisy=noisy),
-                sd_text=_shown(per_sd, beta * deviation, noisy=noisy),
+                unit_text=_shown(per_unit, beta),
+                sd_text=_shown(per_sd, beta * deviation),
+                layer=covariate.layer if is_of_wide_layer(covariate) else None,
             )
         )
     return rows
 
 
-def _shown(interval: Interval | None, log_ratio: float, *, noisy: bool) -> str:
-    if interval is None and noisy:
+def is_of_wide_layer(covariate: CovariateFacts) -> bool:
+    """Whether a column of the model is a component (``rna 1``) or a feature (``rna:TP53``) of a wide layer."""
+    return covariate.column == covariate.layer or covariate.name == f"{covariate.layer}:{covariate.column}"
+
+
+def _shown(interval: Interval | None, log_ratio: float) -> str:
+    if interval is None and log_ratio != 0:  # noise, or features more than patients, leave no interval
         return ratio(math.exp(min(max(log_ratio, -300), 300)))
     return str(interval or NONE)
 
@@ -206,12 +213,13 @@ def at_time(time: float, unit: str) -> str:
 def penalty(result: Result) -> str:
     """Return the penalty in words."""
     per_layer = result.penalty if isinstance(result.penalty, dict) else {"": result.penalty}
-    parts = [f"{layer} {_strength(value)}".strip() for layer, value in per_layer.items() if value > 0]
+    parts = [f"{layer} {strength(value)}".strip() for layer, value in per_layer.items() if value > 0]
     scale = "standardised" if result.standardise else "original"
     return f"ridge, \N{GREEK SMALL LETTER LAMDA} = {', '.join(parts)} on the {scale} scale" if parts else "none"
 
 
-def _strength(value: float) -> str:
+def strength(value: float) -> str:
+    """Return one layer's penalty in words."""
     return "left out" if value >= LEFT_OUT else f"{value:g}"
 
 
@@ -270,8 +278,11 @@ def answer(result: Result) -> str:
         return " ".join([*parts, "All of it carries noise that hides each patient; hazard ratios have no intervals."])
     if treatment := treatment_sentence(result):
         return " ".join([*parts, treatment])
-    first = max(hazard_ratios(result), key=lambda row: abs(row.z), default=None)
-    if first is not None and first.per_unit is not None and abs(first.z) >= Z95:
+    covariates = [row for row in hazard_ratios(result) if row.layer is None and row.per_unit is not None]
+    if not covariates:
+        return " ".join(parts)
+    first = max(covariates, key=lambda row: abs(row.z))
+    if first.per_unit is not None and abs(first.z) >= Z95:
         parts.append(
             f"Clearest association: {first.label} ({first.contrast}), {words.ratio} {ratio(first.per_unit.value)} "
             f"(95 % interval {ratio(first.per_unit.lower)}\N{EN DASH}{ratio(first.per_unit.upper)})."
