@@ -124,7 +124,7 @@ class Descent:
         direction = _inverse_times(gradient, curvature, steps, changes)
         if not len(steps):
             # The diagonal alone says too far where many columns go together: up to their number times too far.
-            direction /= np.sqrt(max(np.count_nonzero(curvature > 0), 1))
+            direction /= float(np.sqrt(max(int(np.count_nonzero(curvature > 0)), 1)))
         return Descent(self.candidate, objective, gradient, direction, 1.0, steps, changes)
 
     def restarted(self) -> Descent:

@@ -15,6 +15,7 @@ The parameters stand in one row, theta: alpha (C - 1), then beta_1, beta_2, ... 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.step import Floats
 
@@ -91,12 +92,12 @@ def in_order(blocks: Floats) -> Floats:
     m, width = blocks.shape[0], blocks.shape[1]
     order = theta_order(m, width - 1)
     flat = blocks.reshape(m * width, m * width)
-    return flat[np.ix_(order, order)]
+    return np.asarray(flat[np.ix_(order, order)])
 
 
-def theta_order(m: int, p: int) -> Floats:
+def theta_order(m: int, p: int) -> NDArray[np.intp]:
     """Return where each parameter of theta stands in the row (alpha_1, beta_1, alpha_2, beta_2, ...)."""
-    places = np.arange(m * (1 + p)).reshape(m, 1 + p)
+    places = np.arange(m * (1 + p), dtype=np.intp).reshape(m, 1 + p)
     return np.concatenate((places[:, 0], places[:, 1:].reshape(-1)))
 
 
