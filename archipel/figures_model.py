@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from archipel.endpoint_words import SURVIVAL, Words
 from archipel.figures import NARROW
 from archipel.svg import ACCENT, INK, MUTED, RULE, Canvas, Scale, nice_ticks, ratio_ticks
-from archipel.wording import MODELS, NONE, HazardRatio, Interval, duration, size, spread
+from archipel.wording import MODELS, NONE, HazardRatio, Interval, duration, size, spread, with_interval
 from schemas.result import Result, ScoredModel, Scores
 
 _TINT = "#a9c6de"
@@ -200,7 +200,7 @@ def concordance(
     words: Words = SURVIVAL,
     name: str = "concordance",
 ) -> str:
-    """Draw the C-index or AUC of each model: every fold as a small dot, the mean with its standard deviation.
+    """Draw the C-index or AUC of each model: every fold as a small dot, the mean with its interval (else its spread).
 
     Args:
         evaluation: The models in the order of the rows.
@@ -209,6 +209,8 @@ def concordance(
         name: Prefix of the ids; two of these figures in one page need two.
     """
     folds = [c for _, scores in evaluation for c in scores.c_index.per_fold if c is not None]
+    intervals = [scores.intervals["c_index"] for _, scores in evaluation if "c_index" in scores.intervals]
+    folds += [end for interval in intervals for end in (interval.lower, interval.upper)]
     low, high = min([*folds, 0.5]) - 0.04, max([*folds, 0.75]) + 0.04
     narrow = width < NARROW
     left = 8.0 if narrow else 150.0
@@ -219,9 +221,9 @@ def concordance(
         width,
         bottom + 44,
         title=f"{words.index} on unseen patients",
-        description="; ".join(f"{MODELS[model]}: {spread(scores.c_index)}" for model, scores in evaluation),
+        description="; ".join(f"{MODELS[model]}: {_mean_of(scores)}" for model, scores in evaluation),
     )
-    x = Scale((low, high), (left + 6, width - 112.0))
+    x = Scale((low, high), (left + 6, width - 132.0))
     middles = [26 + row_height * k + (row_height - 14 if narrow else row_height / 2) for k in range(len(evaluation))]
     pieces = [(m - 12, m + 12) for m in middles] if narrow else [(18, bottom)]
     for tick in nice_ticks(low, high, 4 if narrow else 6):
@@ -235,8 +237,13 @@ def concordance(
     for middle, (model, scores) in zip(middles, evaluation, strict=True):
         canvas.text((left if narrow else 0, middle - 18 if narrow else middle + 4), MODELS[model], bold=True)
         _concordance_mark(canvas, scores, x, middle, ACCENT if model == "federated" else MUTED)
-        canvas.text((width - 100, middle + 4), spread(scores.c_index))
+        canvas.text((width - 120, middle + 4), _mean_of(scores))
     return canvas.markup()
+
+
+def _mean_of(scores: Scores) -> str:
+    interval = scores.intervals.get("c_index")
+    return spread(scores.c_index) if interval is None else with_interval(scores.c_index.mean, interval, 2)
 
 
 def _concordance_mark(canvas: Canvas, scores: Scores, x: Scale, middle: float, colour: str) -> None:
@@ -246,7 +253,10 @@ def _concordance_mark(canvas: Canvas, scores: Scores, x: Scale, middle: float, c
             canvas.dot((x(fold), middle), 3.2, fill=colour, opacity=0.28)
     if mean is None:
         return
-    if sd is not None:
+    interval = scores.intervals.get("c_index")
+    if interval is not None:
+        canvas.line((x(interval.lower), middle), (x(interval.upper), middle), stroke=colour, width=2.2)
+    elif sd is not None:
         canvas.line((x(mean - sd), middle), (x(mean + sd), middle), stroke=colour, width=2.2)
     canvas.dot((x(mean), middle), 6, fill=colour, stroke="#ffffff")
 

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from archipel import figures, figures_model, wording
+from archipel import figures, figures_model, score_words, wording
 from archipel.drawing import Drawing, draw
 from archipel.endpoint_words import words_of
 from archipel.report_endpoints import endpoint_view
@@ -133,6 +133,7 @@ def _view(result: Result, simulated: Result | None, plan: Plan | None) -> dict[s
         "differences": wording.differences(result),
         "gaps": _gaps(result),
         "concordance": _draw_concordance(result),
+        "score_words": score_words,
         "costs": costs,
         "cost_drawing": draw(figures_model.costs, costs) if costs else None,
         "releases": [*result.releases, *(never_asked(result, plan) if plan else [])],
@@ -176,7 +177,9 @@ def _draw_calibration(result: Result) -> Drawing | None:
 
 
 def _draw_concordance(result: Result, name: str = "concordance") -> Drawing | None:
-    judged = [(model, scores) for model, scores in ordered(result.evaluation) if scores.c_index.mean is not None]
+    judged = [
+        (model, scores) for model, scores in score_words.of_same_pairs(result) if scores.c_index.mean is not None
+    ]
     # A dot invites to be compared; over a few dozen pairs there is nothing to compare.
     if not judged or any(wording.has_too_few_pairs(scores) for _, scores in judged):
         return None

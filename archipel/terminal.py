@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from archipel import wording
+from archipel import score_words, wording
 from archipel.endpoint_words import words_of
 from archipel.report_endpoints import endpoint_view
 from archipel.report_layers import layer_shares
@@ -39,6 +39,7 @@ def terminal_table(result: Result, simulated: Result | None = None) -> Renderabl
         if result.evaluation or simulated is not None
         else Text(f"Not judged on unseen patients: {result.evaluation_kind}"),
         *(Text(sentence) for sentence in wording.differences(result)),
+        *_over_sites(result),
         *_hazard_ratios(result),
         *_of_endpoint(result),
         *(Text(sentence) for sentence in wording.promise(result)[:3]),
@@ -68,10 +69,16 @@ def _evaluation(result: Result, simulated: Result | None) -> Table:
                 table.add_row(
                     wording.MODELS[name] + mark,
                     wording.concordance(scores),
-                    wording.number(scores.brier if is_outcome else scores.ibs),
-                    wording.number(scores.calibration_slope, 2),
+                    wording.number(scores.brier) if is_outcome else score_words.figure(scores, "ibs"),
+                    score_words.figure(scores, "calibration_slope", 2),
                 )
     return table
+
+
+def _over_sites(result: Result) -> list[RenderableType]:
+    federated = result.evaluation.get("federated")
+    sentences = score_words.over_sites(federated) if federated is not None else []
+    return [Text("At the single sites: " + "; ".join(sentences) + ".")] if sentences else []
 
 
 def _hazard_ratios(result: Result) -> list[RenderableType]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from archipel.endpoint_words import treatment_sentence, words_of
 from schemas.result import CIndex, CovariateFacts, Difference, Result, ScoredModel, Scores
+from schemas.result_intervals import Interval as ScoreInterval
 from schemas.shown import NOT_SHOWN, SHOWN_FROM
 
 Z95 = 1.959963984540054
@@ -176,6 +177,15 @@ def spread(c_index: CIndex, digits: int = 3) -> str:
     return f"{number(c_index.mean, digits)} \N{PLUS-MINUS SIGN} {number(c_index.sd, digits)}"
 
 
+def with_interval(value: float | None, interval: ScoreInterval | None, digits: int = 3) -> str:
+    """Return a number with its 95 % interval where there is one: ``0.720 (0.681-0.757)``."""
+    if value is None or interval is None:
+        return number(value, digits)
+    # A slope may lie below 0, and a dash before a minus reads badly.
+    between = "\N{EN DASH}" if interval.lower >= 0 else " to "
+    return f"{number(value, digits)} ({number(interval.lower, digits)}{between}{number(interval.upper, digits)})"
+
+
 def size(n_bytes: float) -> str:
     """Return a number of bytes: ``1.3 MB``."""
     for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -340,8 +350,9 @@ def has_too_few_pairs(scores: Scores) -> bool:
 
 
 def concordance(scores: Scores) -> str:
-    """Return C with its spread, and with the number of pairs where they are too few to judge by."""
-    text = spread(scores.c_index)
+    """Return C with its interval or spread, and with the number of pairs where they are too few to judge by."""
+    interval = scores.intervals.get("c_index")
+    text = spread(scores.c_index) if interval is None else with_interval(scores.c_index.mean, interval)
     return f"{text} (only {scores.comparable_pairs} pairs)" if has_too_few_pairs(scores) else text
 
 
@@ -357,9 +368,24 @@ def _ranking(result: Result, federated: Scores) -> str:
     over = "one held-out part" if parts == 1 else f"{parts} held-out parts"
     text = (
         f"A model trained on all sites together puts {100 * c_index.mean:.0f} of 100 {words.pairs} in the right "
-        f"order ({words.index} {spread(c_index, 2)}, {over})"
+        f"order ({words.index} {_sure(federated)}, {over})"
     )
     alone = result.evaluation.get("site_only")
     if alone is None or alone.c_index.mean is None:
         return text + "."
+    inside = federated.c_index_within
+    if result.mode == "federation" and inside is not None and inside.mean is not None and inside != c_index:
+        return (
+            f"{text}. Of pairs inside one site it is {100 * inside.mean:.0f} of 100; models that each site trains "
+            f"alone, {100 * alone.c_index.mean:.0f}."
+        )
     return f"{text}; models that each site trains alone, {100 * alone.c_index.mean:.0f}."
+
+
+def _sure(scores: Scores) -> str:
+    """Return C as a sentence has it: with its interval, else with its spread over the folds."""
+    interval = scores.intervals.get("c_index")
+    if interval is None:
+        return spread(scores.c_index, 2)
+    ends = f"{number(interval.lower, 2)}\N{EN DASH}{number(interval.upper, 2)}"
+    return f"{number(scores.c_index.mean, 2)}, 95 % interval {ends}"
