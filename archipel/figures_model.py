@@ -178,14 +178,15 @@ def importance(shares: Sequence[Share], *, width: int) -> str:
     for index, one in enumerate(shares):
         top = 8.0 + row_height * index
         middle = top + (row_height - 14 if narrow else row_height / 2)
-        second = ", ".join(word for word in (one.made_of, one.penalty and f"penalty {one.penalty}") if word)
+        second = ", ".join(word for word in (one.made_of, one.penalty) if word)
         canvas.text((0, top + 14), one.layer, bold=True)
         canvas.text((width, top + 14) if narrow else (0, top + 28), second,
                     anchor="end" if narrow else "start", fill=MUTED, size=11)  # fmt: skip
         ends = sorted((x(0), x(one.share)))
         canvas.rect((ends[0], middle - 7), (max(ends[1] - ends[0], 1.5), 14), fill=ACCENT, radius=1.5)
         canvas.text((ends[1] + 8, middle + 4), _percent(one.share))
-    canvas.line((x(0), 8), (x(0), bottom), stroke=INK)
+        # On a phone each bar gets its own piece of the axis, so that none runs through letters.
+        canvas.line((x(0), middle - 11 if narrow else top), (x(0), middle + 11 if narrow else bottom), stroke=INK)
     return canvas.markup()
 
 

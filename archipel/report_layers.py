@@ -59,8 +59,15 @@ def layer_shares(result: Result) -> list[Share]:
             what = "component" if wide[layer] else "column"
             made_of = f"{columns[layer]:,} {what}" + ("" if columns[layer] == 1 else "s")
         strength = penalties.get(layer, 0.0 if isinstance(result.penalty, dict) else result.penalty)
-        shares.append(Share(layer, share, made_of, wording.strength(strength) if strength > 0 else ""))
+        shares.append(Share(layer, share, made_of, _penalty(strength)))
     return shares
+
+
+def _penalty(strength: float) -> str:
+    if strength == 0:
+        return ""
+    words = wording.strength(strength)
+    return words if strength >= wording.LEFT_OUT else f"penalty {words}"
 
 
 def why_no_errors(result: Result, ratios: Sequence[wording.HazardRatio]) -> list[str]:
@@ -71,15 +78,16 @@ def why_no_errors(result: Result, ratios: Sequence[wording.HazardRatio]) -> list
             reasons.setdefault(result.reasons[f"standard_errors.{row.name}"], []).append(row)
     if result.differential is not None:
         return [f"No standard errors: {why}." for why in reasons]
-    return [f"{', '.join(_named(rows, ratios))}: {why}." for why, rows in reasons.items()]
+    return [f"{'; '.join(_named(rows, ratios))}: {why}." for why, rows in reasons.items()]
 
 
 def _named(rows: Sequence[wording.HazardRatio], ratios: Sequence[wording.HazardRatio]) -> list[str]:
-    names = [row.label for row in rows if row.layer is None]
     counted, of = _counts(rows), _counts(ratios)
-    return names + [
-        f"all of {layer}" if n == of[layer] else f"{n:,} of the {of[layer]:,} columns of {layer}"
-        for layer, n in counted.items()
+    whole = [layer for layer, n in counted.items() if n == of[layer]]
+    return [
+        *(row.label for row in rows if row.layer is None),
+        *([f"Every column of {' and '.join(whole)}"] if whole else []),
+        *(f"{n:,} of the {of[layer]:,} columns of {layer}" for layer, n in counted.items() if n < of[layer]),
     ]
 
 

@@ -69,7 +69,7 @@ def test_reasons_for_missing_errors_count_the_columns_of_a_layer():
     reason = "standard errors would describe the penalty"
     result = _with_layers([_column(f"rna:G{k}", f"G{k}", "rna") for k in range(1500)], se=None, reason=reason)
     view = layers_view(result)
-    assert view["no_errors"] == [f"all of rna: {reason}."]
+    assert view["no_errors"] == [f"Every column of rna: {reason}."]
     assert len(view["of_layers"]) == 60
     assert render_report(result).count("rna:G") <= 61
 
@@ -78,7 +78,7 @@ def test_layers_stand_in_the_order_of_their_shares_with_what_they_are_made_of(co
     shares = layer_shares(components)
     assert [one.layer for one in shares] == ["clinical", "rna", "cnv"]
     assert [one.made_of for one in shares] == ["8 columns", "100 components", ""]
-    assert [one.penalty for one in shares] == ["10", "300", "left out"]
+    assert [one.penalty for one in shares] == ["penalty 10", "penalty 300", "left out"]
 
 
 @pytest.mark.parametrize("width", [344, 760])
