@@ -153,6 +153,7 @@ def _layers(plan: Plan) -> tuple[ArtefactLayer, ...]:
                     genome_build=layer.genome_build,
                     features=design.features,
                     n_components=design.n_components,
+                    **({"adjust": design.adjust} if design.adjust else {}),
                 )
             )
     return tuple(found)

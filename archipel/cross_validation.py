@@ -167,7 +167,7 @@ def _processes(study: Study) -> int:
 def _of_fold(work: _Work, index: int) -> dict[ScoredModel, list[Judged]]:
     fold = work.folds[index]
     train = {site: part for site, c in work.cohorts.items() if (part := c.take(~fold.test[site])).n_patients}
-    test = concatenate([work.cohorts[site].take(mask) for site, mask in fold.test.items() if mask.any()])
+    test = concatenate([work.cohorts[site].judged(mask) for site, mask in fold.test.items() if mask.any()])
     judge = Judge(work.study, fold, concatenate(list(train.values())), test)
     try:
         if index >= work.n_folds:

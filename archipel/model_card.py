@@ -212,6 +212,7 @@ def _layers(artefact: Artefact) -> tuple[CardLayer, ...]:
             of = f"{len(layer.features)} features"
             made = f"{layer.n_components} principal components of {of}" if layer.n_components else f"all of {of}"
             made += "" if layer.transform == "none" else f", transformed by {layer.transform}"
+            made += ", location and scale corrected at each site" if layer.adjust else ""
             made += f", {layer.genome_build}" if layer.genome_build else ""
         found.append(CardLayer(name=name, columns=columns, made=made, importance=manifest.importance.get(name)))
     return tuple(found)
@@ -297,6 +298,11 @@ def _limits(result: Result, artefact: Artefact, attack: MembershipAttack | None)
             "often than they say where the penalty is far from what the data say."
         )
     federated = result.evaluation.get("federated")
+    if adjusted := [layer.name for layer in artefact.manifest.layers if layer.adjust]:
+        limits.append(
+            f"Each site corrects {', '.join(adjusted)} by its own patients, at least ten of them: for somebody "
+            "alone, or with fewer, cells count as those of the sites that trained it, and the prediction may be off."
+        )
     if federated is not None and wording.has_too_few_pairs(federated):
         limits.append(f"The C-index rests on {federated.comparable_pairs} pairs of patients, too few to judge by.")
     low = [one for one in artefact.manifest.events_by_horizon if one.at_least == 0]

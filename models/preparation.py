@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.adjustment import corrected
 from models.step import Arrays, Context, Floats
 from schemas.cohort import Cohort
 from schemas.design import DesignColumn, LayerDesign
@@ -152,10 +153,18 @@ def layer_patients(cohort: Cohort, layer: LayerDesign) -> int:
     return int(known)
 
 
+def _on_all_sites_scale(cohort: Cohort, layer: LayerDesign, mean: Floats, scale: Floats) -> Floats:
+    """Return (n, m) transformed cells, less the mean and by the unit of all sites; NaN where missing."""
+    z = transformed(cohort.layer_matrix(layer.name, layer.features), layer.transform) - mean
+    z *= np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    return z
+
+
 def layer_z(cohort: Cohort, layer: LayerDesign, sent: Arrays) -> Floats:
     """Return Z, (n, m), of a wide layer, read-only.
 
-    Z = clip((cell - mean) / scale, -5, 5) of the transformed cells; 0 where the cell is missing or the scale 0.
+    Z = clip((cell - mean) / scale, -5, 5) of the transformed cells; 0 where the cell is missing or the scale 0. Where
+    the study asks for it each site corrects its location and scale before the clip (`models.adjustment`).
 
     Args:
         cohort: Of one site.
@@ -166,10 +175,13 @@ def layer_z(cohort: Cohort, layer: LayerDesign, sent: Arrays) -> Floats:
     known = cohort.memo.get(f"z {layer.name}", layer, (mean, scale))
     if known is not None:
         return known
-    cells = transformed(cohort.layer_matrix(layer.name, layer.features), layer.transform)
     used = scale > 0
-    z = cells - mean
-    z *= np.divide(1.0, scale, out=np.zeros_like(scale), where=used)
+    z = _on_all_sites_scale(cohort, layer, mean, scale)
+    if layer.adjust:
+        for rows, origin in cohort.by_site():
+            own = z[rows]
+            learned = own if origin is None else _on_all_sites_scale(origin.patients, layer, mean, scale)
+            z[rows] = corrected(own, learned, used)
     np.clip(z, -CLIP, CLIP, out=z)
     z[np.isnan(z)] = 0.0
     z[:, ~used] = 0.0

@@ -120,7 +120,7 @@ def prepared_alone(cohort: Cohort, context: Context) -> dict[str, Floats]:
     centres = np.where(observed, x, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
     moments_of = {"centres": centres.tolist(), "standardise": bool(context.settings.get("standardise", True))}
     found = run_alone(Moments(replace(context, settings=moments_of)), {}, cohort)
-    if keep := int(context.settings.get("keep", 0)):
+    if (keep := int(context.settings.get("keep", 0))) and context.layers:
         found = {**found, **_screened_alone(cohort, context, found, keep)}
     if any(layer.n_components for layer in context.layers):
         found = {**found, **run_alone(Components(replace(context, settings={})), found, cohort)}

@@ -264,7 +264,10 @@ def _with_moments(sent: Arrays, part: PartSpec, step: PlanStep, plan: Plan, seen
         if basis is not None and gram is not None:
             own[source] = score_moments(sent[f"{layer.name}_loadings"], basis, gram)
         elif not layer.n_components and sums is not None:
-            own[source] = feature_moments(sums, sent[f"{layer.name}_mean"], sent[f"{layer.name}_scale"])
+            unit = sent[f"{layer.name}_scale"]
+            # A feature that the site has corrected has a mean square of about 1 in whom it is known.
+            known = np.where(unit > 0, sums[..., 0, :], 0.0)
+            own[source] = known if layer.adjust else feature_moments(sums, sent[f"{layer.name}_mean"], unit)
     return replace(seen, own=own, searched=searched)
 
 

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from schemas.canonical import canonical_json
 from schemas.design import DesignColumn, LayerDesign
 from schemas.dictionary import ColumnType, Transform
-from schemas.study import Method
+from schemas.study import Adjust, Method
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Text = Annotated[str, Field(max_length=4000)]
@@ -61,6 +61,7 @@ class ArtefactLayer(BaseModel):
         features: m identifiers, in the order of the layer's arrays.
         n_components: r; 0 where the features themselves are columns of the model.
         limit_of_detection: Cells below it count as half of it.
+        adjust: ``site`` where each site corrects location and scale by its own patients (`models.adjustment`).
     """
 
     model_config = _STRICT
@@ -74,6 +75,7 @@ class ArtefactLayer(BaseModel):
     genome_build: Annotated[str, Field(max_length=60)] = ""
     features: Annotated[tuple[Line, ...], Field(min_length=1, max_length=50_000)]
     n_components: Annotated[int, Field(ge=0, le=1000)]
+    adjust: Adjust = ""
 
 
 class ArtefactNetwork(BaseModel):
@@ -250,6 +252,6 @@ class Manifest(BaseModel):
     def layer_designs(self) -> tuple[LayerDesign, ...]:
         """The wide layers as the plan knew them."""
         return tuple(
-            LayerDesign(one.name, one.features, one.transform, one.min_prevalence, one.n_components)
+            LayerDesign(one.name, one.features, one.transform, one.min_prevalence, one.n_components, one.adjust)
             for one in self.layers
         )

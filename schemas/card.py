@@ -194,7 +194,8 @@ def _model(plan: Plan) -> str:
 
 def _wide(layer: LayerDesign) -> str:
     what = f"{layer.n_features:,} {layer.name} features"
-    return f"{layer.n_components} components of {what}" if layer.n_components else f"all {what}"
+    how = ", corrected by each site for its own location and scale" if layer.adjust else ""
+    return (f"{layer.n_components} components of {what}" if layer.n_components else f"all {what}") + how
 
 
 def _evaluation(study: Study) -> str:

@@ -5,7 +5,7 @@ A Cohort lives inside a site. No function sends one; steps turn it into summands
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -56,6 +56,8 @@ class Cohort:
         fold_of: (n_patients,) int, the fold of a cross-validation that the site has dealt each patient into, or None.
         inner_fold_of: (n_patients,) int, the same for the folds that choose penalties, or None.
         site: Name of the site, for `simulate` and local display.
+        site_of: (n_patients,) name of each patient's site, where several sites' patients stand in one table; or None.
+        origins: Site -> the patients from whom it learns what it corrects by itself; without one, its own here.
         memo: What was computed from these patients and may be asked again.
         outcome: (n_patients,) float64 codes, or None. Of an outcome without a time: 0 is the reference; time and
             entry are then 0. With competing events: 0 is censoring, 1 the event of interest, 2 and on the others.
@@ -73,6 +75,8 @@ class Cohort:
     inner_fold_of: NDArray[np.intp] | None = None
     site: str = ""
     outcome: Floats | None = None
+    site_of: NDArray[np.str_] | None = None
+    origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)
     memo: Memo = field(default_factory=Memo, init=False, repr=False, compare=False)
     _index: Mapping[tuple[str, str], int] = field(init=False, repr=False, compare=False)
 
@@ -150,7 +154,24 @@ class Cohort:
         held_out = np.zeros(self.n_patients, dtype=np.bool_) if self.held_out is None else self.held_out
         if part == "training":
             return self.take(~held_out)
-        return self if part == "split" and held_out.any() else self.take(held_out)
+        return self._judged(self if part == "split" and held_out.any() else self.take(held_out), held_out)
+
+    def judged(self, rows: NDArray[np.bool_]) -> Cohort:
+        """Return the patients of a mask, who are judged by what the others of their site have taught."""
+        return self._judged(self.take(rows), rows)
+
+    def _judged(self, patients: Cohort, held_out: NDArray[np.bool_]) -> Cohort:
+        if not held_out.any() or held_out.all():
+            return patients
+        return replace(patients, origins={**self.origins, self.site: Origin(self, ~held_out)})
+
+    def by_site(self) -> Iterator[tuple[NDArray[np.intp], Origin | None]]:
+        """Yield the rows of each site in this table, and from whom it learns if not from these."""
+        if self.site_of is None:
+            yield np.arange(self.n_patients), self.origins.get(self.site)
+            return
+        for site in np.unique(self.site_of):
+            yield np.flatnonzero(self.site_of == site), self.origins.get(str(site))
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Cohort:
         """Return the cohort of the patients that `rows` (indices or mask) selects."""
@@ -168,7 +189,21 @@ class Cohort:
             fold_of=None if self.fold_of is None else self.fold_of[index],
             inner_fold_of=None if self.inner_fold_of is None else self.inner_fold_of[index],
             outcome=None if self.outcome is None else self.outcome[index],
+            site_of=None if self.site_of is None else self.site_of[index],
         )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Patients of a site, taken only when somebody asks."""
+
+    cohort: Cohort
+    rows: NDArray[np.bool_]
+
+    @property
+    def patients(self) -> Cohort:
+        """The patients."""
+        return self.cohort.take(self.rows)
 
 
 def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
@@ -189,8 +224,14 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
         fold=_joined([cohort.fold for cohort in cohorts]),
         inner_fold_of=_joined_folds([cohort.inner_fold_of for cohort in cohorts]),
         outcome=_joined([cohort.outcome for cohort in cohorts]),
+        site_of=np.concatenate([_sites(cohort) for cohort in cohorts]),
+        origins={site: origin for cohort in cohorts for site, origin in cohort.origins.items()},
         site=first.site if len(cohorts) == 1 else "pooled",
     )
+
+
+def _sites(cohort: Cohort) -> NDArray[np.str_]:
+    return np.full(cohort.n_patients, cohort.site) if cohort.site_of is None else cohort.site_of
 
 
 def _joined(parts: Sequence[_Labels | None]) -> _Labels | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from schemas.dictionary import CLINICAL, Dictionary, Transform
 from schemas.errors import Fault, FaultsError
-from schemas.study import Study
+from schemas.study import Adjust, Study
 
 MISSING_CODE = "missing"
 # No category's indicator bears such a name: those end in a bracket.
@@ -60,6 +60,7 @@ class LayerDesign:
         transform: Of its cells, before anything is summed.
         min_prevalence: Features nonzero in a smaller share of patients get weight zero.
         n_components: r; 0 where all m features are columns of the model.
+        adjust: ``site`` where each site corrects its location and scale (`models.adjustment`); empty where none does.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LayerDesign:
     transform: Transform = "none"
     min_prevalence: float = 0.0
     n_components: int = 0
+    adjust: Adjust = ""
 
     @property
     def n_features(self) -> int:
@@ -147,5 +149,8 @@ def layer_designs(study: Study, dictionary: Dictionary) -> tuple[LayerDesign, ..
             raise FaultsError(study.name, [Fault(f"layer {name}", "its features are not listed anywhere", hint)])
         n_kept = min(study.model.screening or len(layer.identifiers), len(layer.identifiers))
         n_components = min(study.model.components, n_kept)
-        designs.append(LayerDesign(name, layer.identifiers, layer.transform, layer.min_prevalence, n_components))
+        adjust: Adjust = study.model.adjust[name] if name in study.model.adjust else ""
+        designs.append(
+            LayerDesign(name, layer.identifiers, layer.transform, layer.min_prevalence, n_components, adjust)
+        )
     return tuple(designs)

@@ -23,6 +23,7 @@ MIN_PATIENTS_FLOOR = 10
 MIN_EVENTS_FLOOR = 5
 
 Method = Literal["hazard", "cox", "cox-stratified", "hazard-network", "logistic", "multinomial"]
+Adjust = Literal["", "site"]
 MAX_COMPONENTS = 100
 Penalty = Annotated[float, Field(ge=0, le=1e9)]
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -95,6 +96,7 @@ class Model(BaseModel):
         interactions: Covariates that may change what the treatment does: each gets a column covariate x treatment.
         components: Principal components of each wide layer; 0 takes all of its features.
         screening: Features of each wide layer that one score test each lets through; 0 takes all of them.
+        adjust: Wide layers of which each ``site`` corrects location and scale by itself (`models.adjustment`).
         missing_indicator: Whether the model also knows of whom a wide layer is missing: one covariate a layer.
         ties: How `cox` treats tied event times.
         penalty: The lambda of -1/2 lambda beta^2, one number or one per layer; on the standardised scale
@@ -112,6 +114,7 @@ class Model(BaseModel):
     interactions: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
     components: Annotated[int, Field(ge=0, le=MAX_COMPONENTS)] = 20
     screening: Annotated[int, Field(ge=0, le=50_000)] = 0
+    adjust: dict[LayerName, Literal["site"]] = Field(default_factory=dict)
     missing_indicator: bool = False
     ties: Literal["breslow", "efron"] = "efron"
     penalty: Penalty | dict[str, Penalty] | Literal["cv"] = 0.0
@@ -392,6 +395,9 @@ def _method_faults(study: Study, dictionary: Dictionary, where: Callable[..., st
 
 def _layer_faults(study: Study, dictionary: Dictionary, where: Callable[..., str]) -> list[Fault]:
     faults: list[Fault] = []
+    for name in sorted(set(study.model.adjust) - set(study.model.wide_layers)):
+        what = f"the model has no wide layer `{name}`"
+        faults.append(Fault(where("model", "adjust"), what, "name it under `layers`, or take it out"))
     for index, name in enumerate(study.model.layers):
         if name == CLINICAL or dictionary.wide_layer(name) is not None:
             continue
