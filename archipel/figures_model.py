@@ -185,8 +185,10 @@ def importance(shares: Sequence[Share], *, width: int) -> str:
         ends = sorted((x(0), x(one.share)))
         canvas.rect((ends[0], middle - 7), (max(ends[1] - ends[0], 1.5), 14), fill=ACCENT, radius=1.5)
         canvas.text((ends[1] + 8, middle + 4), _percent(one.share))
-        # On a phone each bar gets its own piece of the axis, so that none runs through letters.
-        canvas.line((x(0), middle - 11 if narrow else top), (x(0), middle + 11 if narrow else bottom), stroke=INK)
+        if narrow:  # each bar gets its own piece of the axis, so that none runs through letters
+            canvas.line((x(0), middle - 11), (x(0), middle + 11), stroke=INK)
+    if not narrow:
+        canvas.line((x(0), 8), (x(0), bottom), stroke=INK)
     return canvas.markup()
 
 

@@ -86,7 +86,7 @@ def _named(rows: Sequence[wording.HazardRatio], ratios: Sequence[wording.HazardR
     whole = [layer for layer, n in counted.items() if n == of[layer]]
     return [
         *(row.label for row in rows if row.layer is None),
-        *([f"Every column of {' and '.join(whole)}"] if whole else []),
+        *([f"Every column of {', '.join(whole)}"] if whole else []),
         *(f"{n:,} of the {of[layer]:,} columns of {layer}" for layer, n in counted.items() if n < of[layer]),
     ]
 

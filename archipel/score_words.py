@@ -67,7 +67,8 @@ def _inside(scores: Scores) -> Scores:
 def _over_sites(one: OverSites) -> str:
     what = _SPOKEN[one.figure]
     if one.mean is None:
-        return f"{what}: {one.sites} sites have patients enough, and a mean is told from three on"
+        who = "1 site has" if one.sites == 1 else f"{one.sites} sites have"
+        return f"{what}: {who} patients enough, and a mean is told from three on"
     digits = 2 if one.figure == "calibration_slope" else 3
     spread = NONE if one.sd is None else number(one.sd, digits)
     told = f"standard deviation {spread}" if one.sd is not None else "their spread is told from five sites on"
