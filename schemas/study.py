@@ -114,7 +114,7 @@ class Model(BaseModel):
     interactions: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
     components: Annotated[int, Field(ge=0, le=MAX_COMPONENTS)] = 20
     screening: Annotated[int, Field(ge=0, le=50_000)] = 0
-    adjust: dict[LayerName, Literal["site"]] = Field(default_factory=dict)
+    adjust: dict[LayerName, Literal["site"]] = {}
     missing_indicator: bool = False
     ties: Literal["breslow", "efron"] = "efron"
     penalty: Penalty | dict[str, Penalty] | Literal["cv"] = 0.0
