@@ -15,7 +15,7 @@ from models.endpoint_plan import (
     outcome_judging,
     treatment_steps,
 )
-from models.judging_plan import judging_across_folds, masked_judging
+from models.judging_plan import censoring_steps, judging_across_folds, masked_judging
 from models.plan_code import code_of, step_context
 from models.population import counted_settings
 from models.preparation import covariates_of
@@ -263,6 +263,7 @@ class Compiler:
         training, judged, split = ({**folds, "look_at": part} for part in ("training", "held_out", "split"))
         return [
             *self.fit("cv_", "folds", training),
+            *self._drafted(censoring_steps(self.study, "cv_", "cv_grid"), "folds", training, optional=True),
             *self._judging("cv_", "cv_", "folds", "folds", judged, split),
             *self._drafted(judging_across_folds(self.study, self._inputs("cv_")), "folds", {}, optional=True),
         ]
@@ -308,7 +309,10 @@ class Compiler:
                 judged_settings, inputs=inputs, optional=True,
             ),
             *self._drafted(
-                masked_judging(self.study, prefix, f"{fitted}grid", inputs), cohort, judged_settings, optional=True
+                masked_judging(self.study, prefix, f"{fitted}grid", f"{fitted}censoring", inputs),
+                cohort,
+                judged_settings,
+                optional=True,
             ),
             self._step(
                 f"{prefix}site_only", "site_only", split,

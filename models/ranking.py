@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from models.brier import score_range
+from models.brier import QUANTILES
 from models.moments import n_patients_spec
 from models.scores import log_hazards, score_specs
 from models.step import Arrays, Context, Floats, Turn
@@ -34,9 +34,9 @@ __all__ = [
     "PairSums",
     "Ranking",
     "RankingCounts",
-    "censoring_survival",
     "count_ranking",
     "pair_sums",
+    "n_time_bins",
     "score_edges",
     "time_edges",
 ]
@@ -93,7 +93,8 @@ class Ranking:
     Settings:
         late_entry: Whether patients may come under observation after the origin.
 
-    Inputs: what makes x; beta(p); edges(K), n_intervals and events(K) of the grid.
+    Inputs: what makes x; beta(p); edges(K), n_intervals and events(K) of the grid; censoring_survival(T)
+    in the bins of time (`models.censoring_step`).
 
     State when done:
         c_index: () over all pairs; 0 where comparable is 0.
@@ -103,7 +104,7 @@ class Ranking:
         uno_comparable: () sum of the weights of its pairs.
         uno_variance: () of it; 0 where it is not known.
         cutpoints: (9,) of the log hazard, between ten groups of predicted risk (`models.kaplan_meier`).
-        until: () the last time of a first event that counts in Uno's C: the end of the integrated Brier score.
+        until: () the last time of a first event that counts in Uno's C: 80 % of the events have happened by then.
         n_patients: ().
     """
 
@@ -169,9 +170,10 @@ class Ranking:
             return Turn({"centre": np.asarray(centre), "spread": np.asarray(np.sqrt(variance))}, "histogram")
         counts = RankingCounts(total["n_failed"], total["n_censored"], total.get("n_entered"))
         edges = time_edges(inputs)
-        until = float(inputs["edges"][score_range(inputs["events"], int(inputs["n_intervals"]))[1]])
+        until = _last_first_event(inputs)
+        middle = (np.concatenate(([0.0], edges[:-1])) + edges) / 2
         harrell = pair_sums(counts, np.ones(edges.size))
-        uno = pair_sums(counts, uno_weights(censoring_survival(counts), edges <= until))
+        uno = pair_sums(counts, uno_weights(inputs["censoring_survival"], middle <= until))
         done = {
             "c_index": harrell.c_index,
             "comparable": harrell.comparable,
@@ -220,6 +222,14 @@ def time_edges(grid: Arrays) -> Floats:
     parts[0] += n_time_bins(grid["edges"].size) - 1 - int(parts.sum())
     cut = [np.linspace(a, b, k + 1)[1:] for a, b, k in zip(lower, upper, parts, strict=True)]
     return np.concatenate([*cut, [np.inf]])
+
+
+def _last_first_event(grid: Arrays) -> float:
+    """Return by when 80 % of the events on which the grid was made have happened, events even within an interval."""
+    n = int(grid["n_intervals"])
+    happened = np.concatenate(([0.0], np.cumsum(grid["events"][:n])))
+    times = np.concatenate(([0.0], grid["edges"][:n]))
+    return float(np.interp(QUANTILES[1] * happened[-1], happened, times))
 
 
 def uno_weights(survival: Floats, counted: NDArray[np.bool_]) -> Floats:
@@ -297,22 +307,6 @@ def pair_sums(counts: RankingCounts, weight: Floats) -> PairSums:
     own = weight[:, None] * (below - c * against) + without - weight[:, None] * (0.25 - 0.5 * c)
     total = (counts.events * own**2).sum() + (counts.censored * without**2).sum()
     return PairSums(concordant, comparable, float(total) / comparable**2)
-
-
-def censoring_survival(counts: RankingCounts) -> Floats:
-    """Return (T,) the probability of not being censored before the middle of each bin: life table, actuarial.
-
-    Of those at risk as a bin begins, who has the event in it is at risk of censoring for half of it, and who enters
-    in it likewise (Cutler & Ederer 1958, Journal of Chronic Diseases 8:699).
-    """
-    events, censored = counts.events.sum(axis=1), counts.censored.sum(axis=1)
-    at_risk = np.cumsum((events + censored)[::-1])[::-1] - 0.5 * events
-    if counts.entered is not None:
-        entered = counts.entered.sum(axis=1)
-        at_risk = at_risk - np.cumsum(entered[::-1])[::-1] + 0.5 * entered
-    share = np.divide(censored, at_risk, out=np.zeros(censored.size), where=at_risk > 0)
-    through: Floats = np.cumprod(1.0 - np.clip(share, 0.0, 1.0), dtype=np.float64)
-    return np.sqrt(np.concatenate(([1.0], through[:-1])) * through)
 
 
 def _after(counts: Floats) -> Floats:

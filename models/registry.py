@@ -8,6 +8,7 @@ from types import MappingProxyType
 from models.baseline import Baseline
 from models.brier import Brier
 from models.calibration import CalibrationSlope
+from models.censoring_step import Censoring
 from models.components import Components
 from models.concordance import Concordance
 from models.cox import Cox
@@ -58,6 +59,7 @@ METHODS: Mapping[str, Callable[[Context], Step]] = MappingProxyType(
         "population": Population,
         "kaplan_meier": KaplanMeier,
         "concordance": Concordance,
+        "censoring": Censoring,
         "ranking": Ranking,
         "held_out_calibration": HeldOutCalibration,
         "site_figures": SiteFigures,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from models.censoring import censoring_curve
 from models.censoring import uno_weights as weights_of_patients
+from models.censoring_step import Censoring
 from models.concordance import c_index, concordance_state, harrell, pair_counts, pairs_of_each
 from models.event_grid import merge_bins
 from models.ranking import (
@@ -15,7 +16,6 @@ from models.ranking import (
     N_TIME_BINS,
     Ranking,
     RankingCounts,
-    censoring_survival,
     count_ranking,
     pair_sums,
     score_edges,
@@ -50,7 +50,9 @@ def grid_of(cohort, n_bins=64):
 
 
 def inputs_of(cohort):
-    return {"mean": np.zeros(1), "scale": np.ones(1), "beta": np.ones(1), **grid_of(cohort)}
+    grid = grid_of(cohort)
+    curve = run_step(Censoring(context(["x0"], n_bins=64)), grid, [cohort])["censoring_survival"]
+    return {"mean": np.zeros(1), "scale": np.ones(1), "beta": np.ones(1), **grid, "censoring_survival": curve}
 
 
 def step_of(*, late=False):
@@ -164,15 +166,26 @@ def test_the_interval_of_c_covers_the_truth_in_95_of_100_repetitions():
     assert 0.915 <= hits / repetitions <= 0.98
 
 
-def test_the_censoring_curve_of_the_bins_is_that_of_exact_times():
-    cohort = patients(2000, 8)
+@pytest.mark.parametrize("late", [False, True])
+def test_the_censoring_curve_of_the_bins_is_that_of_exact_times(late):
+    cohort = patients(3000, 8, late=late)
     grid = grid_of(cohort)
+    curve = run_step(Censoring(context(["x0"], n_bins=64)), grid, split(cohort, np.arange(3000) % 4))
     edges = time_edges(grid)
-    survival = censoring_survival(count_ranking(cohort, np.zeros(2000), edges, score_edges(0, 1)))
     middle = (np.concatenate(([0.0], edges[:-2])) + edges[:-1]) / 2
     early = middle < np.quantile(cohort.time, 0.9)
-    exact = censoring_curve(cohort.time, cohort.event).before(middle)
-    np.testing.assert_allclose(survival[:-1][early], exact[early], atol=0.01)
+    exact = censoring_curve(cohort.time, cohort.event, cohort.entry).before(middle)
+    np.testing.assert_allclose(curve["censoring_survival"][:-1][early], exact[early], atol=0.015)
+
+
+def test_the_federated_censoring_curve_equals_the_pooled_one():
+    cohort, step = patients(300, 8, late=True), Censoring(context(["x0"], n_bins=64))
+    grid = grid_of(cohort)
+    pooled, federated = (run_step(step, grid, sites) for sites in ([cohort], split(cohort, np.arange(300) % 5)))
+    np.testing.assert_array_equal(pooled["censoring_survival"], federated["censoring_survival"])
+    nobody = run_step(step, grid, [cohort.take(np.zeros(300, dtype=bool))])
+    np.testing.assert_array_equal(nobody["censoring_survival"], 1)
+    assert step.shrink("counts", {}).ask == "counts"
 
 
 @given(counts=st.lists(st.integers(0, 40), min_size=64, max_size=64).filter(lambda found: sum(found) >= 5))
