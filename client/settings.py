@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from client.dialect import Dialect
+from client.view_settings import ViewSettings
 from schemas.errors import Fault, FaultsError
 from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR
 from schemas.toml_source import TomlSource
@@ -100,6 +101,7 @@ class SiteSettings(BaseModel):
         floors: Smallest counts.
         max_rounds: Rounds that the site answers in one run; without it the plan's own limit holds.
         budget: For studies under differential privacy (section `[budget]`); without it the site refuses them.
+        view: The patient page (section `[view]`).
     """
 
     model_config = _STRICT
@@ -115,6 +117,7 @@ class SiteSettings(BaseModel):
     floors: SiteFloors = SiteFloors()
     max_rounds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     budget: DatasetBudget | None = None
+    view: ViewSettings = ViewSettings()
 
     @field_validator("hub_address")
     @classmethod
@@ -152,6 +155,7 @@ def load_settings(home: Path) -> SiteSettings:
         update={
             "tables": (home / settings.tables.expanduser()).resolve(),
             "dialect": settings.dialect.found_at(lines),
+            "view": settings.view.found_from(home),
         }
     )
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "CALIBRATION_REASONS", "CODES", "Arm", "Asked", "Curve", "FormField", "HorizonRisk", "LayerShare", "Moved", "Notice",
-    "Prognosis", "Refused", "Row", "SiteCalibration",
+    "CALIBRATION_REASONS", "CODES", "Arm", "Asked", "Curve", "FormField", "HorizonRisk", "LayerShare", "Moved",
+    "Notice", "Prognosis", "Refused", "Row", "SiteCalibration",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -30,8 +30,8 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "expired": ("date",),
     "signature": (),
     "dictionary-version": ("dictionary",),
-    "no-curve": (),
-    "floor-unknown": ("horizon", "unit"),
+    "no-horizon": (),
+    "floor-unknown": (),
     "below-event-floor": ("horizon", "unit", "floor"),
     "beyond-horizons": ("horizon", "last", "unit"),
     "beyond-follow-up": ("time", "last", "unit"),
@@ -40,8 +40,9 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "unknown-code": ("column",),
     "not-a-number": ("column",),
     "unreadable": ("column",),
+    "nothing-known": (),
+    "ineligible": ("column",),
     "in-sample": (),
-    "no-treatment": (),
     # Warnings beside a number.
     "beyond-quantiles": ("column", "low", "high", "unit"),
     "rank-beyond-quantiles": ("share",),
@@ -51,10 +52,10 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "calibration-poor": ("slope", "observed_over_expected", "horizon", "unit"),
     "calibration-unknown": (),
     "recalibrated": ("slope", "observed_over_expected"),
+    "not-recalibrated": (),
     "interval-none": (),
     "interval-shrunken": (),
     "horizon-withheld": ("horizon", "unit", "floor"),
-    "treatment-as-observed": (),
 }
 """Every code of a `Notice`, with the names of its `values`."""
 
@@ -90,6 +91,8 @@ class Row:
         cells: By column of the dictionary: the number, 0 or 1, or the place of the category among its codes; NaN
             where not known.
         blocks: (m,) by wide layer, NaN where not known.
+        neighbours: (n, m) by wide layer that each site corrects by itself (`models.adjustment`): the site's other
+            patients, from whom it learns.
         problems: Cells that are not what the dictionary says; they count as a reason for no number.
         in_sample: Whether the patient trained the model; None where this site cannot tell.
         patient_id: The site's identifier; empty for a typed patient.
@@ -99,6 +102,7 @@ class Row:
     dictionary_hash: str
     cells: Mapping[str, float]
     blocks: Mapping[str, Floats] = field(default_factory=dict)
+    neighbours: Mapping[str, Floats] = field(default_factory=dict)
     problems: tuple[Notice, ...] = ()
     in_sample: bool | None = None
     patient_id: str = field(default="", repr=False)
@@ -137,6 +141,8 @@ class SiteCalibration:
         slope: Of the log hazard as the only covariate of a Cox model; 1 is right, below 1 the model is too extreme.
             None where it cannot be told, then `reason` says why.
         slope_low, slope_high: Its 95 % interval.
+        intercept: Added to the log cumulative hazard where the slope is applied, so that as many events are expected
+            as were observed.
         observed_over_expected: Events observed over events expected until the horizon.
         observed_low, observed_high: Its 95 % interval (exact Poisson).
         c: Harrell's concordance, with its 95 % interval.
@@ -149,6 +155,7 @@ class SiteCalibration:
     slope: float | None = None
     slope_low: float | None = None
     slope_high: float | None = None
+    intercept: float | None = None
     observed_over_expected: float | None = None
     observed_low: float | None = None
     observed_high: float | None = None
@@ -162,7 +169,7 @@ class SiteCalibration:
     @property
     def is_known(self) -> bool:
         """Whether there are figures."""
-        return self.slope is not None and self.observed_over_expected is not None
+        return self.slope is not None and self.intercept is not None
 
 
 @dataclass(frozen=True)
@@ -225,8 +232,10 @@ class Moved:
 
     Attributes:
         name: The dictionary's column, or a wide layer.
-        label: The same with the patient's category or value, for people.
+        label: The same for people: its description, or its name.
         layer: In which it stands.
+        value: The patient's number, category's code, or true or false; None where not known, and of a wide layer.
+        unit: Of the value.
         points: Percentage points of risk at the last horizon that is shown.
         by_horizon: Percentage points at each horizon that is shown.
         is_missing: Not known of this patient, so the mean is used and it adds about nothing.
@@ -235,6 +244,8 @@ class Moved:
     name: str
     label: str
     layer: str
+    value: str | float | bool | None
+    unit: str
     points: float
     by_horizon: tuple[float, ...]
     is_missing: bool
@@ -242,7 +253,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class LayerShare:
-    """How many of a layer's cells are known of a patient: `known` out of `of`."""
+    """How many of a layer's cells are known of a patient: `known` out of `of`; a category is one cell."""
 
     name: str
     known: int

@@ -152,3 +152,21 @@ def test_the_example_shows_how_to_set_a_privacy_budget(tmp_path: Path) -> None:
 def test_a_budget_that_promises_nothing_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(FaultsError, match=r"site\.toml"):
         load_settings(write(tmp_path, GOOD + f'[budget]\ndataset = "registry"\n{line}\n'))
+
+
+def test_the_patient_page_stays_on_this_machine_without_a_certificate(tmp_path: Path) -> None:
+    view = load_settings(write(tmp_path, GOOD)).view
+    assert (view.host, view.tables, view.recalibrate, view.log_patient_ids) == ("127.0.0.1", None, False, False)
+    with pytest.raises(FaultsError, match="reached from other machines"):
+        load_settings(write(tmp_path, GOOD + '[view]\nhost = "0.0.0.0"\n'))
+    text = GOOD + '[view]\nhost = "10.0.0.7"\ntls_certificate = "keys/view.crt"\ntls_key = "keys/view.key"\n'
+    assert load_settings(write(tmp_path, text)).view.tls_key == (tmp_path / "keys/view.key").resolve()
+
+
+def test_faults_of_the_patient_page_are_named_with_all_others(tmp_path: Path) -> None:
+    text = GOOD.replace("chu-nord", "a/b") + '[view]\nport = 70000\nidle_minutes = 0\ntable = "x"\ntls_key = 3\n'
+    with pytest.raises(FaultsError) as caught:
+        load_settings(write(tmp_path, text))
+    assert [fault.where for fault in caught.value.faults] == [f"site.toml line {n}" for n in (4, 9, 10, 11, 12)]
+    with pytest.raises(FaultsError, match="belong together"):
+        load_settings(write(tmp_path, GOOD + '[view]\ntls_key = "k"\n'))
