@@ -95,6 +95,21 @@ def test_the_variance_of_the_integrated_score_is_that_of_a_mean_over_patients():
     assert state["ibs_variance"] == pytest.approx(np.var(parts) / 90, rel=1e-9)
 
 
+def test_the_interval_of_the_integrated_score_covers_the_truth_in_95_of_100_repetitions():
+    def judged(n, seed):
+        rng = np.random.default_rng(seed)
+        score = rng.normal(size=n)
+        failure, censoring = rng.exponential(12 * np.exp(-0.7 * score)), rng.uniform(3, 30, size=n)
+        cohort = cohort_of(score[:, None], np.minimum(failure, censoring), failure <= censoring)
+        return run_step(STEP, INPUTS, [cohort])
+
+    truth = judged(40_000, 0)["ibs"]
+    states = [judged(150, seed) for seed in range(1, 301)]
+    hits = [abs(state["ibs"] - truth) < 1.96 * np.sqrt(state["ibs_variance"]) for state in states]
+    # 300 repetitions tell the share to +-2.5 points; the censoring curve is estimated and counted as known.
+    assert 0.91 <= np.mean(hits) <= 0.985
+
+
 def test_without_censoring_brier_is_the_mean_squared_error():
     cohort = cohort_of(LOG_HAZARD[:, None], np.minimum(COHORT.time, 22), np.ones(90))
     brier = run_step(STEP, INPUTS, [cohort])["brier"]
