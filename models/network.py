@@ -230,6 +230,9 @@ def load_torch() -> ModuleType:
     import torch
 
     torch.set_num_threads(1)
+    # The first gradient imports another half second of torch, which forked processes would do again in every round.
+    leaf = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    torch.autograd.backward(leaf * leaf, torch.ones(1, dtype=torch.float64))
     return torch
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -161,3 +165,22 @@ def test_training_that_diverges_says_so():
 def test_every_share_of_a_site_is_bounded_by_the_plan():
     update = next(part for part in HazardNetwork(_context(norm=7.0)).parts() if part.name == "update")
     assert update.norm == 7.0
+
+
+def test_a_site_imports_nothing_in_a_round_that_it_has_not_imported_before():
+    """Every answer is computed in a forked process, which forgets what it imported: half a second a round."""
+    code = (
+        "import sys\n"
+        "import numpy as np\n"
+        "from models.network import _pulled_back, load_torch\n"
+        "from models.network_shape import Shape\n"
+        "from tests.models.test_network import _context\n"
+        "load_torch()\n"
+        "before = set(sys.modules)\n"
+        "shape = Shape.of(_context())\n"
+        "_pulled_back(shape, shape.first_weights(1), np.ones((3, 5)), np.ones((3, 2)), np.ones(3))\n"
+        "print(sorted(set(sys.modules) - before))\n"
+    )
+    root = Path(__file__).parents[2]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
