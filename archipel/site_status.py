@@ -234,7 +234,7 @@ def ledger_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
             words.append(f"{event['n_bytes']} bytes ({arrays or 'no array'})")
         if event["n_patients"] is not None:
             words.append(f"over about {event['n_patients']} patients")
-        if event["dataset"]:
+        if event.get("dataset"):
             words.append(f"paid from {event['dataset']}: mu squared {event['mu_squared']:.3g}")
         words += [word for word in (event["rule"], f"by {event['who']}" if event["who"] else "") if word]
         lines.append("  ".join(words))

@@ -148,7 +148,7 @@ def test_under_masks_the_hub_receives_no_summand_of_any_site(federation: Federat
     _until(lambda: record_of(federation, run_id).status in ("done", "failed", "paused"), "the end of the run")
     received = federation.received()[before:]
     replies = [reply for reply in replies_in(received) if reply.run_id == run_id]
-    assert {reply.phase for reply in replies} == {"keys", "shares", "inbox", "value"}
+    assert {reply.phase for reply in replies} == {"keys", "shares", "inbox", "value", "verify"}
     assert all(dict(reply.arrays) == {} for reply in replies)
     assert all(content not in received for content in TAMPERED)
     looked_for = [value for name in SITES for value in summand_of(federation, plan, name)]
