@@ -1,5 +1,6 @@
 # The commands of the project. Each makes .venv first, and again only when requirements.lock has changed.
 #   make demo [COHORT=acc|cgd] [SERVE=no] [OUT=DIR]    make test    make check    make bench
+#   make experiments [COHORTS=DIR]    (every table again, measured beside expected; DIR holds the shared cohorts)
 
 COHORT ?= acc
 SERVE  ?= yes
@@ -22,7 +23,7 @@ INSTALLED := $(VENV)/.installed-$(call digest,requirements.lock)
 LINKED    := $(VENV)/.linked-$(call digest,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock
+.PHONY: help setup demo test check bench experiments lock
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -46,6 +47,23 @@ bench: setup
 	$(BIN)/python experiments/bench_masked/run.py
 	$(BIN)/python experiments/bench_secure_sum/run.py
 	$(BIN)/archipel demo --cohort cgd --no-serve --out out/bench-demo | grep -E "rounds in|First round"
+
+# Each writes to its own out/ and is then printed beside its expected/. The cohorts are no part of this repository.
+EXPERIMENTS := multi_omics published_split missing_layers fusion growth
+COHORTS ?= ../shared/data
+
+experiments: export ARCHIPEL_COHORTS := $(abspath $(COHORTS))
+experiments: setup
+	@test -d "$(COHORTS)" || { echo "The cohorts are missing: make experiments COHORTS=DIR"; exit 1; }
+	@far=""; for name in $(EXPERIMENTS); do \
+	  echo "== $$name"; \
+	  $(BIN)/python experiments/$$name/run.py || exit 1; \
+	  if [ $$name = multi_omics ]; then $(BIN)/python experiments/multi_omics/acc.py || exit 1; fi; \
+	  if [ $$name = multi_omics ]; then $(BIN)/python experiments/multi_omics/permuted.py || exit 1; fi; \
+	  $(BIN)/python experiments/compare.py experiments/$$name || far="$$far $$name"; \
+	done; \
+	$(BIN)/python experiments/figure/draw.py; \
+	test -z "$$far" || { echo "Not what is expected:$$far"; exit 1; }
 
 # For maintainers: resolve every requirement in one go. No index is named in the file.
 lock: setup

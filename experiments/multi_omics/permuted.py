@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from load import Tables
 from threadpoolctl import threadpool_limits
 
 from archipel.fold_fits import fit, make_folds, with_dealt_inner_folds
 from archipel.judging import Judge, Judged, scores_of
+from experiments.multi_omics.load import Tables
 from models.step import DivergedError
 from schemas.cohort import concatenate
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from load import Likelihood, Tables
 from threadpoolctl import threadpool_limits
 
 from archipel.cross_validation import CrossValidation, cross_validate
 from archipel.judging import Judged, difference_of, scores_of
+from experiments.multi_omics.load import Likelihood, Tables
 from schemas.result import Difference, ScoredModel, Scores
 
 HERE = Path(__file__).resolve().parent
@@ -58,9 +58,9 @@ def evaluate(data: Path, row: dict[str, Any], likelihood: Likelihood) -> dict[st
         "repeats": row["repeats"],
         "likelihood": likelihood,
         "seconds_of_each_repeat": round(seconds / len(runs), 1),
-        "scores": {name: _summary(one) for name, one in scores.items()},
+        "scores": {name: summary(one) for name, one in scores.items()},
         "ratio_to_pooled": [min(_ratios(federated, pooled)), float(np.mean(_ratios(federated, pooled)))],
-        "differences": [_difference(one) for one in differences if one is not None],
+        "differences": [difference_facts(one) for one in differences if one is not None],
     }
 
 
@@ -68,7 +68,8 @@ def _ratios(federated: tuple[float | None, ...], pooled: tuple[float | None, ...
     return [one / other for one, other in zip(federated, pooled, strict=True) if one and other]
 
 
-def _summary(scores: Scores) -> dict[str, Any]:
+def summary(scores: Scores) -> dict[str, Any]:
+    """Return one kind of model's scores."""
     c = scores.c_index
     return {
         "c_index": _rounded(c.mean),
@@ -80,7 +81,8 @@ def _summary(scores: Scores) -> dict[str, Any]:
     }
 
 
-def _difference(one: Difference) -> dict[str, Any]:
+def difference_facts(one: Difference) -> dict[str, Any]:
+    """Return a paired difference with its interval."""
     interval = [_rounded(one.lower), _rounded(one.upper)]
     return {"first": one.first, "second": one.second, "c_index": _rounded(one.c_index), "interval": interval}
 
