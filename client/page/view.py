@@ -1,0 +1,325 @@
+"""What a patient's page shows: a prognosis in the reader's words, rounded once, and drawn from the same values.
+
+Decides texts and roundings alone; reads no file and knows no request.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from client.page.drawing import PHONE, WIDE, Band, CurveWords, bar, curve, icons, nice_ticks
+from client.page.facts import Facts
+from client.page.reader import N_, Reader
+from client.page.shapes import Arm, HorizonRisk, Moved, Prognosis, Refused
+from client.page.words import Outcome, notice_text, outcome_of
+
+__all__ = ["PatientView", "Seen", "patient_view"]
+
+_MOST_MOVED = 20
+_TABLE_ROWS = 9
+_PER_YEAR = {"day": 365.25, "month": 12.0}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Who looks at whom, and how.
+
+    Attributes:
+        who: How the page names the patient; empty for one who was typed in.
+        address: Of the page, without its query.
+        horizon: The chosen one; None takes the last.
+        today: Of the computation.
+    """
+
+    who: str
+    address: str
+    horizon: float | None
+    today: datetime.date
+
+
+@dataclass(frozen=True)
+class PatientView:
+    """What the templates `patient` and `result` read; texts as they are shown."""
+
+    title: str
+    who: str
+    outcome: str
+    today: str
+    address: str
+    refused: tuple[str, ...] = ()
+    facts: Facts | None = None
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return one of the parts that only a prognosis has."""
+        try:
+            return self.parts[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def patient_view(found: Prognosis | Refused, facts: Facts, seen: Seen, reader: Reader) -> PatientView:
+    """Return what the page shows of a prognosis, or of its refusal."""
+    who = reader.text(N_("Patient %(name)s"), name=seen.who) if seen.who else reader.text(N_("Typed in; not stored"))
+    head = PatientView(facts.title, who, facts.endpoint, reader.date(seen.today), seen.address, facts=facts)
+    if isinstance(found, Refused):
+        return replace(head, refused=tuple(notice_text(one, reader) for one in found.reasons))
+    at = _chosen(found.horizons, seen.horizon)
+    words = outcome_of(found.label)
+    risk = found.horizons[at]
+    when = _when(found, risk.time, reader)
+    parts = {
+        **_numbers(found, risk, words, when, reader),
+        **_moved(found, at, reader),
+        **_navigation(found, at, seen, reader),
+        "warnings": [notice_text(one, reader) for one in found.warnings],
+        "rank": _rank(found.rank, reader),
+        "known": _known(found, reader),
+        "layers": [_layer(one.name, one.known, one.of, reader) for one in found.layers],
+        "arms": [_arm(one, at, reader) for one in found.arms],
+        "arms_note": _difference(found.arms, at, reader),
+    }
+    return replace(head, parts=parts)
+
+
+def _numbers(found: Prognosis, risk: HorizonRisk, words: Outcome, when: str, reader: Reader) -> dict[str, Any]:
+    n = round(100 * risk.survival)
+    blanks = {"n": n, "rest": 100 - n, "time": when, "event": found.label}
+    has_band = risk.low is not None and risk.high is not None
+    if has_band:
+        blanks |= {"low": round(100 * (risk.low or 0)), "high": round(100 * (risk.high or 0))}
+    lead = reader.text(words.lead if has_band else words.bare, **blanks)
+    axis = _axis(found, reader)
+    scale = _PER_YEAR.get(found.time_unit, 1.0) if _in_years(found) else 1.0
+    band = Band(found.curve.times, found.curve.survival, found.curve.low, found.curve.high)
+    cohort = Band(found.cohort_curve.times, found.cohort_curve.survival, None, None)
+    curve_words = CurveWords(
+        title=reader.text(words.curve, event=found.label),
+        description=lead + " " + reader.text(N_("All values are in the table below.")),
+        axis=axis,
+        of=lambda time: reader.number(time / scale),
+        percent=lambda share: f"{reader.number(100 * share)} %",
+    )
+    ticks = [tick * scale for tick in nice_ticks(found.curve.times[-1] / scale, 6)]
+    drawn = {
+        width: curve(
+            "curve", band, (risk.time, risk.survival), curve_words, ticks=ticks, width=width, cohort=cohort,
+            steps=found.curve.steps,
+        )
+        for width in (WIDE, PHONE)
+    }  # fmt: skip
+    return {
+        "lead": lead,
+        "curve_title": curve_words.title,
+        "curve_wide": drawn[WIDE],
+        "curve_phone": drawn[PHONE],
+        "has_band": has_band,
+        "column": reader.text(words.column),
+        "table": _table(found, reader),
+        "origin": _origin(found, reader),
+        "icons": icons(n, lead),
+        "icons_note": reader.text(words.filled, time=when, event=found.label),
+    }
+
+
+def _in_years(found: Prognosis) -> bool:
+    return found.time_unit in _PER_YEAR and found.curve.times[-1] >= 1.5 * _PER_YEAR[found.time_unit]
+
+
+def _axis(found: Prognosis, reader: Reader) -> str:
+    unit = "year" if _in_years(found) else found.time_unit
+    names = {"year": N_("Years"), "month": N_("Months"), "day": N_("Days")}
+    return reader.text(names[unit]) if unit in names else unit
+
+
+def _origin(found: Prognosis, reader: Reader) -> str:
+    counted = found.origin or reader.text(N_("the study's start of time"))
+    text = reader.text(N_("Time is counted from: %(origin)s."), origin=counted)
+    if found.event_free_until:
+        text += " " + reader.text(
+            N_("The curve starts %(since)s after it, since the patient is known to be free of the event until then."),
+            since=reader.time(found.event_free_until, found.time_unit),
+        )
+    return text + " " + reader.text(N_("The dashed line is a patient at the average of those who trained the model."))
+
+
+def _when(found: Prognosis, time: float, reader: Reader) -> str:
+    length = reader.time(time, found.time_unit)
+    if found.event_free_until:
+        return reader.text(N_("%(time)s from then on"), time=length)
+    return reader.text(N_("at %(time)s"), time=length)
+
+
+def _table(found: Prognosis, reader: Reader) -> list[dict[str, str]]:
+    """Return the curve at round times and at every horizon."""
+    last = found.curve.times[-1]
+    steps = nice_ticks(last / _scale(found), _TABLE_ROWS)
+    wanted = sorted({step * _scale(found) for step in steps[1:]} | {one.time for one in found.horizons})
+    exact = {one.time: one for one in found.horizons}
+    return [_row(exact.get(time) or _read_off(found, time), found.time_unit, reader) for time in wanted]
+
+
+def _scale(found: Prognosis) -> float:
+    return _PER_YEAR[found.time_unit] if _in_years(found) else 1.0
+
+
+def _row(risk: HorizonRisk, unit: str, reader: Reader) -> dict[str, str]:
+    return {
+        "time": reader.time(risk.time, unit),
+        "share": _of_100(risk.survival, reader),
+        "interval": _interval(risk, reader),
+    }
+
+
+def _read_off(found: Prognosis, time: float) -> HorizonRisk:
+    """Return the curve at a time between its points: the last step, or the straight line."""
+    times = found.curve.times
+
+    def at(values: Sequence[float] | None) -> float | None:
+        if values is None:
+            return None
+        k = max(i for i, one in enumerate(times) if one <= time)
+        if found.curve.steps or k + 1 == len(times):
+            return values[k]
+        share = (time - times[k]) / (times[k + 1] - times[k])
+        return values[k] + share * (values[k + 1] - values[k])
+
+    return HorizonRisk(time, at(found.curve.survival) or 0.0, at(found.curve.low), at(found.curve.high))
+
+
+def _of_100(share: float, reader: Reader) -> str:
+    return reader.number(100 * share, 1)
+
+
+def _interval(risk: HorizonRisk, reader: Reader) -> str:
+    if risk.low is None or risk.high is None:
+        return "\N{EN DASH}"
+    return reader.text(N_("%(low)s to %(high)s"), low=_of_100(risk.low, reader), high=_of_100(risk.high, reader))
+
+
+def _moved(found: Prognosis, at: int, reader: Reader) -> dict[str, Any]:
+    rows = sorted(found.moved, key=lambda one: -abs(one.by_horizon[at]))
+    shown, rest = rows[:_MOST_MOVED], rows[_MOST_MOVED:]
+    largest = max((abs(one.by_horizon[at]) for one in rows), default=0.0)
+    together = sum(one.by_horizon[at] for one in rows)
+    return {
+        "moved": [_moved_row(one, one.by_horizon[at], largest, reader) for one in shown],
+        "moved_rest": reader.plural(
+            "%(n)s more factor moved it by %(points)s points.",
+            "%(n)s more factors moved it by %(points)s points together.",
+            len(rest),
+            points=reader.signed(sum(one.by_horizon[at] for one in rest), 1),
+        )
+        if rest
+        else "",
+        "moved_note": reader.text(
+            N_(
+                "Percentage points of risk by %(time)s against a patient at the average of those who trained the "
+                "model; together %(sum)s. These are associations in past data, not effects of treatment."
+            ),
+            time=reader.time(found.horizons[at].time, found.time_unit),
+            sum=reader.signed(together, 1),
+        ),
+    }
+
+
+def _moved_row(one: Moved, points: float, largest: float, reader: Reader) -> dict[str, Any]:
+    value = reader.text(N_("missing: average used")) if one.is_missing else _value(one, reader)
+    return {
+        "label": one.label,
+        "value": value,
+        "points": reader.signed(points, 1),
+        "bar": bar(points, largest),
+        "is_missing": one.is_missing,
+    }
+
+
+def _value(one: Moved, reader: Reader) -> str:
+    if isinstance(one.value, bool):
+        return reader.text(N_("yes")) if one.value else reader.text(N_("no"))
+    if one.value is None:
+        return reader.text(N_("whole layer"))
+    shown = one.value if isinstance(one.value, str) else reader.number(one.value)
+    return f"{shown} {one.unit}".strip()
+
+
+def _rank(rank: float | None, reader: Reader) -> str:
+    if rank is None:
+        return ""
+    tenths = round(100 * rank)
+    return reader.text(
+        N_("The risk is higher than that of about %(n)s of 100 people who trained the model."), n=tenths
+    )
+
+
+def _known(found: Prognosis, reader: Reader) -> str:
+    whole = sum(one.known == one.of for one in found.layers)
+    some = sum(0 < one.known < one.of for one in found.layers)
+    if len(found.layers) == 1:
+        return reader.text(
+            N_("%(known)s of %(of)s inputs known."), known=found.layers[0].known, of=found.layers[0].of
+        ) + ("" if whole else " " + reader.text(N_("The rest use the average, which widens the true uncertainty.")))
+    return reader.text(
+        N_("%(known)s of %(of)s layers known, %(some)s of them in part."),
+        known=whole + some,
+        of=len(found.layers),
+        some=some,
+    )
+
+
+def _layer(name: str, known: int, of: int, reader: Reader) -> str:
+    if known == 0:
+        return reader.text(N_("%(layer)s: missing, the average is used"), layer=name)
+    return reader.text(
+        N_("%(layer)s: %(known)s of %(of)s known"), layer=name, known=reader.number(known), of=reader.number(of)
+    )
+
+
+def _arm(arm: Arm, at: int, reader: Reader) -> dict[str, str]:
+    risk = arm.horizons[at]
+    name = reader.text(N_("%(name)s (as recorded)"), name=arm.name) if arm.is_observed else arm.name
+    return {"name": name, "share": _of_100(risk.survival, reader), "interval": _interval(risk, reader)}
+
+
+def _difference(arms: Sequence[Arm], at: int, reader: Reader) -> str:
+    treated = next((one for one in arms if one.treated and one.difference), None)
+    if treated is None:
+        return ""
+    risk = treated.difference[at]
+    text = reader.text(
+        N_("Difference: %(points)s of 100 (%(interval)s)."),
+        points=reader.signed(100 * risk.survival, 1),
+        interval=_interval(risk, reader),
+    )
+    return text + " " + reader.text(N_("A difference between groups of patients, which need not be an effect."))
+
+
+def _chosen(horizons: Sequence[HorizonRisk], wanted: float | None) -> int:
+    if wanted is None:
+        return len(horizons) - 1
+    return min(range(len(horizons)), key=lambda i: abs(horizons[i].time - wanted))
+
+
+def _navigation(found: Prognosis, at: int, seen: Seen, reader: Reader) -> dict[str, Any]:
+    since = found.event_free_until or 0.0
+
+    def href(risk: HorizonRisk) -> str:
+        query = {"horizon": f"{risk.time:g}"} | ({"since": f"{since:g}"} if since else {})
+        return f"{seen.address}?{urlencode(query)}"
+
+    unit = reader.time(2, found.time_unit).split(" ", 1)[-1]
+    return {
+        "choices": [
+            {"href": href(one), "text": reader.time(one.time, found.time_unit), "is_current": i == at}
+            for i, one in enumerate(found.horizons)
+        ],
+        "horizon_value": f"{found.horizons[at].time:g}",
+        "since_value": f"{since:g}" if since else "",
+        "can_condition": True,
+        "condition_label": reader.text(N_("Known to be free of the event until (%(unit)s)"), unit=unit),
+        "condition_max": f"{found.curve.times[-1] + since:g}",
+    }
