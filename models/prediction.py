@@ -33,8 +33,8 @@ from schemas.artefact import Artefact
 from schemas.cohort import Cohort
 
 __all__ = [
-    "LEVEL", "Curve", "contributions", "cumulative_hazard_between", "known_shares", "log_hazards", "model_matrix",
-    "predict",
+    "LEVEL", "Curve", "contributions", "cumulative_hazard_between", "interval_hazards", "interval_shares",
+    "known_shares", "log_hazards", "model_matrix", "predict",
 ]  # fmt: skip
 
 _LARGEST_LOG = 600.0
@@ -97,11 +97,11 @@ def _context(artefact: Artefact) -> Context:
     """Return the plan's context as far as scoring a patient needs it."""
     manifest = artefact.manifest
     return Context(
-        design=manifest.design,
+        design=artefact.design,
         n_bins=artefact.edges.size,
         horizons=manifest.horizons,
         settings={} if manifest.network is None else {"network": manifest.network.model_dump()},
-        layers=manifest.layer_designs,
+        layers=artefact.layer_designs,
     )
 
 
@@ -125,8 +125,8 @@ def predict(
     if start < 0 or (times < 0).any():
         raise ValueError("times are counted forward from the origin")
     log_hazard = log_hazards(artefact, patients)
-    shares = _shares(artefact, start, times)
-    baseline = shares @ _hazards(artefact)
+    shares = interval_shares(artefact, start, times)
+    baseline = shares @ interval_hazards(artefact)
     cumulative = np.exp(np.minimum(log_hazard, _LARGEST_LOG))[:, None] * baseline
     survival = np.exp(-cumulative)
     error = _standard_error(artefact, patients, shares, baseline)
@@ -138,7 +138,9 @@ def predict(
 
 def cumulative_hazard_between(artefact: Artefact, start: float, times: Floats) -> Floats:
     """Return the (m,) baseline cumulative hazards from `start` to `start + times`, of a patient at the means."""
-    return np.asarray(_shares(artefact, start, np.asarray(times, dtype=np.float64)) @ _hazards(artefact))
+    return np.asarray(
+        interval_shares(artefact, start, np.asarray(times, dtype=np.float64)) @ interval_hazards(artefact)
+    )
 
 
 def known_shares(artefact: Artefact, patients: Cohort) -> Mapping[str, Floats]:
@@ -155,11 +157,12 @@ def known_shares(artefact: Artefact, patients: Cohort) -> Mapping[str, Floats]:
     return shares
 
 
-def _hazards(artefact: Artefact) -> Floats:
+def interval_hazards(artefact: Artefact) -> Floats:
+    """Return the (K,) baseline hazard of each interval, of a patient at the means."""
     return np.diff(artefact.cumulative_hazard, prepend=0.0)
 
 
-def _shares(artefact: Artefact, start: float, times: Floats) -> Floats:
+def interval_shares(artefact: Artefact, start: float, times: Floats) -> Floats:
     """Return the (m, K) shares of each interval that lie between `start` and `start + times`.
 
     With exact times a hazard lies at its time as a whole. Beyond the last edge nothing was observed, so no hazard is

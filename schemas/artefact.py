@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from schemas.artefact_manifest import (
     Signature64,
 )
 from schemas.canonical import canonical_json, sha256_hex
+from schemas.design import DesignColumn, LayerDesign
 from schemas.errors import IncompatibleVersionError, MessageError
 
 __all__ = [
@@ -68,6 +70,16 @@ class Artefact:
     manifest: Manifest
     arrays: Mapping[str, Floats]
     written_as: int = 2
+
+    @cached_property
+    def design(self) -> tuple[DesignColumn, ...]:
+        """The manifest's columns as the plan knew them; made once, since a page asks for each patient."""
+        return self.manifest.design
+
+    @cached_property
+    def layer_designs(self) -> tuple[LayerDesign, ...]:
+        """The manifest's wide layers as the plan knew them."""
+        return self.manifest.layer_designs
 
     @property
     def mean(self) -> Floats:

@@ -304,7 +304,8 @@ class Prognosis:
         label: Of the endpoint.
         title: Of the study.
         time_unit: Of every time.
-        origin: From which event or day the model counts time, in the endpoint's words.
+        origin: From when the model counts time, in the dictionary's words for the column of the time; empty where
+            this site does not hold the model's plan.
         horizons: At least one.
         curve: The patient's.
         cohort_curve: Of a patient at the means of the training cohort.
