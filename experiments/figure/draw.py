@@ -25,9 +25,9 @@ COHORTS = {
     "tcga_luad-omics-hazard": "Lung adenocarcinoma\n453 patients, 11 sites",
     "tcga_blca-omics-hazard": "Bladder cancer\n373 patients, 11 sites",
     "acc-omics-hazard": "Adrenocortical carcinoma\n91 patients, 4 simulated sites",
-    "rhdnase_cf-clinical-hazard": "Cystic fibrosis\n647 patients, 18 sites",
-    "ncctg_lung-clinical-hazard": "Advanced lung cancer\n227 patients, 9 sites",
-    "cgd-clinical-hazard": "Chronic granulomatous disease\n128 patients, 5 sites",
+    "rhdnase_cf-clinical-hazard": "Cystic fibrosis (clinical)\n647 patients, 18 sites",
+    "ncctg_lung-clinical-hazard": "Advanced lung cancer (clinical)\n227 patients, 9 sites",
+    "cgd-clinical-hazard": "Chronic granulomatous disease (clinical)\n128 patients, 5 sites",
 }
 # Okabe and Ito's colours, apart for every kind of colour vision; the marks differ in shape too.
 MODELS = {
@@ -47,7 +47,7 @@ def read() -> dict[str, dict[str, Any]]:
 def draw(cohorts: dict[str, dict[str, Any]], path: Path) -> None:
     """Draw the figure."""
     with rc_context({"svg.hashsalt": "archipel", "svg.fonttype": "path", "font.size": 11}):
-        figure = Figure(figsize=(9, 6.2), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(9, 6.4), layout="constrained", facecolor="white")
         axis = figure.subplots()
         rows = np.arange(len(cohorts))[::-1]
         for row, scores in zip(rows, cohorts.values(), strict=True):
