@@ -73,9 +73,9 @@ class Network(BaseModel):
 
     hidden: Annotated[int, Field(ge=1, le=512)] = 16
     fusion: Literal["late", "early"] = "late"
-    rounds: Annotated[int, Field(ge=1, le=900)] = 100
+    rounds: Annotated[int, Field(ge=1, le=900)] = 50
     server: Literal["averaging", "momentum", "adam"] = "adam"
-    rate: Annotated[float, Field(gt=0, le=10)] = 0.02
+    rate: Annotated[float, Field(gt=0, le=10)] = 0.01
     local_steps: Annotated[int, Field(ge=1, le=100)] = 1
     local_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
