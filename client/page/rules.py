@@ -85,11 +85,13 @@ def _cell_reasons(column: ArtefactColumn, value: float) -> list[Notice]:
 
 def beyond_range(column: ArtefactColumn) -> Notice:
     """Return the notice of a cell outside what the dictionary allows; an end that is open is empty."""
-    ends: dict[str, str | float] = {
+    values: dict[str, str | float] = {
+        "column": column.column,
         "low": "" if column.min is None else column.min,
         "high": "" if column.max is None else column.max,
+        "unit": column.unit or "",
     }
-    return Notice("beyond-range", {"column": column.column, **ends, "unit": column.unit or ""})
+    return Notice("beyond-range", values)
 
 
 def horizons_of(artefact: Artefact, asked: Asked) -> Horizons:
@@ -170,11 +172,12 @@ def row_warnings(model: OpenModel, row: Row) -> tuple[Notice, ...]:
             found.append(Notice("column-missing", {"column": name}))
     for span in artefact.manifest.population:
         value = row.cells.get(span.column, math.nan)
-        unknown = math.isnan(value) or span.low is None or span.high is None or span.column not in columns
-        if not unknown and not (span.low or 0.0) <= value <= (span.high or 0.0):
-            ends: dict[str, str | float] = {"low": span.low or 0.0, "high": span.high or 0.0}
+        if math.isnan(value) or span.low is None or span.high is None or span.column not in columns:
+            continue
+        if not span.low <= value <= span.high:
             unit = columns[span.column].unit or ""
-            found.append(Notice("beyond-quantiles", {"column": span.column, **ends, "unit": unit}))
+            values: dict[str, str | float] = {"column": span.column, "low": span.low, "high": span.high, "unit": unit}
+            found.append(Notice("beyond-quantiles", values))
     return tuple(found)
 
 
