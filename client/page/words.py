@@ -142,7 +142,7 @@ def notice_text(notice: Notice, reader: Reader) -> str:
     """Return the sentence of a notice."""
     unit = str(notice.values.get("unit", ""))
     shown = {key: _shown(key, value, unit, reader) for key, value in notice.values.items()}
-    return reader.text(NOTICES[notice.code], **shown)
+    return reader.text(NOTICES[notice.code], **shown).replace(" )", ")")  # a number without a unit
 
 
 def calibration_text(found: SiteCalibration | None, unit: str, reader: Reader) -> str:
@@ -174,7 +174,7 @@ def _with(value: float, low: float | None, high: float | None, reader: Reader) -
 def _shown(key: str, value: str | float, unit: str, reader: Reader) -> str:
     if isinstance(value, str):
         if key != "date":
-            return value
+            return value or ("" if key == "unit" else "…")
         try:
             return reader.date(datetime.date.fromisoformat(value[:10]))
         except ValueError:

@@ -1,0 +1,209 @@
+"""The pages in a browser: found, read, refused, in French, on a phone, on paper, by keyboard, without scripts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from client.page.app import make_app
+from client.page.guarding import CONTENT_POLICY
+from tests.page.browser import Tab, served, tab
+from tests.page.conftest import HOSTS
+from tests.page.made_up_desk import HOSTILE, KEY, MadeUpDesk, prognosis
+
+pytestmark = pytest.mark.browser
+
+
+def test_search_leads_to_the_result(clinician: Tab) -> None:
+    clinician.find("P0042")
+    page = clinician.page
+    at_five = prognosis().horizons[-1]
+    assert f"about {round(100 * at_five.survival)} are expected to be alive at 5 years" in page.inner_text("#lead")
+    assert "Research use only" in page.inner_text("body")
+    page.get_by_role("link", name="1 year").click()
+    page.wait_for_url("**horizon=365")
+    expect(page.locator("#lead")).to_contain_text("1 year")
+    assert page.locator("h1").count() == 1  # htmx has swapped the inside alone
+    page.get_by_text("Show as a table").click()
+    shares = page.locator("#curve-table tbody tr").filter(has_text="5 years").locator("td").first.inner_text()
+    assert shares == f"{100 * at_five.survival:.1f}"
+    assert page.locator("svg.people:visible g.yes").count() == round(100 * prognosis().horizons[0].survival)
+
+
+def test_no_address_holds_a_patient_and_no_storage_is_used(clinician: Tab) -> None:
+    clinician.find("P0042")
+    clinician.page.get_by_role("link", name="3 years").click()
+    clinician.page.wait_for_url("**horizon=1095")
+    assert not [one for one in clinician.addresses if "P0042" in one]
+    assert clinician.page.title() == "Prognosis"  # a title stays in the browser's history
+    kept = clinician.page.evaluate("[{...localStorage}, {...sessionStorage}]")
+    # htmx remembers on which address it stands, while the tab is open; there is a random handle in it.
+    assert kept[0] == {}
+    assert set(kept[1]) <= {"htmx-current-path-for-history"}
+    assert "P0042" not in str(kept)
+    cookies = clinician.page.context.cookies()
+    assert all(one["httpOnly"] and one["sameSite"] == "Strict" for one in cookies)
+
+
+def test_a_missing_layer_is_named(clinician: Tab) -> None:
+    clinician.find("P0042")
+    assert "Nothing of the layer “rna” is known" in clinician.page.inner_text("#warnings")
+    assert "missing: average used" in clinician.page.inner_text("#moved tr.missing")
+
+
+def test_out_of_range_shows_a_reason_and_no_number(clinician: Tab) -> None:
+    clinician.find("P0077")
+    assert "lies outside what the model learned from (18 to 80.5 years)" in clinician.page.inner_text("#refused")
+    assert clinician.page.locator("#lead, svg, #moved").count() == 0
+
+
+def test_a_handle_of_another_session_opens_nothing(clinician: Tab, browser: Browser) -> None:
+    clinician.find("P0042")
+    path = clinician.page.url.removeprefix(clinician.address)
+    with tab(browser, clinician.address) as other:
+        other.sign_in()
+        assert other.open(path) == 404
+    with tab(browser, clinician.address) as nobody:
+        nobody.open(path)
+        assert nobody.page.url.endswith("/sign-in")
+
+
+def test_signing_out_closes_what_was_open(clinician: Tab) -> None:
+    clinician.find("P0042")
+    path = clinician.page.url.removeprefix(clinician.address)
+    clinician.page.get_by_role("button", name=re.compile("Sign out")).click()
+    clinician.open(path)
+    assert clinician.page.url.endswith("/sign-in")
+
+
+def test_french_page_with_french_numbers_and_dates(browser: Browser, address: str) -> None:
+    with tab(browser, address, locale="fr-FR") as one:
+        one.sign_in()
+        one.find("P0042")
+        text = one.page.inner_text("body")
+        assert one.page.get_attribute("html", "lang") == "fr"
+        assert "Sur 100 personnes comme ce patient" in text
+        assert "+18,3" in text
+        assert "21 nov. 2026" in text
+        one.page.get_by_role("button", name="English").click()
+        assert "Of 100 people like this patient" in one.page.inner_text("#lead")
+        assert one.errors == []
+
+
+def test_everything_works_without_scripts_on_a_phone(browser: Browser, address: str) -> None:
+    with tab(browser, address, java_script_enabled=False, viewport={"width": 390, "height": 844}) as one:
+        one.sign_in()
+        one.find("P0042")
+        one.page.get_by_role("link", name="1 year", exact=True).click()
+        assert "at 1 year" in one.page.inner_text("#lead")
+        one.page.get_by_text("Show as a table").click()
+        assert one.page.locator("#curve-table").is_visible()
+        one.open(f"/form/{KEY}")
+        one.page.fill("#f1", "44")
+        one.page.click("main button")
+        assert "Typed in; not stored" in one.page.inner_text("main")
+
+
+@pytest.mark.parametrize("patient", ["P0042", "P0077"])
+def test_nothing_leaves_a_phone_s_width(browser: Browser, address: str, patient: str) -> None:
+    with tab(browser, address, viewport={"width": 390, "height": 844}) as one:
+        one.sign_in()
+        for path in ("/", f"/form/{KEY}", f"/model/{KEY}", "/help"):
+            one.open(path)
+            assert one.page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        one.find(patient)
+        assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert one.violations() == []
+
+
+def test_paper_shows_the_result_without_buttons(clinician: Tab) -> None:
+    clinician.find("P0042")
+    clinician.page.emulate_media(media="print")
+    assert clinician.page.locator("#lead").is_visible()
+    assert clinician.page.get_by_text("Patient P0042").first.is_visible()
+    assert clinician.page.locator(".banner").is_visible()
+    for gone in (".top", ".choice", "#since"):
+        assert not clinician.page.locator(gone).first.is_visible(), gone
+    assert len(clinician.page.pdf()) > 10_000
+
+
+def test_keyboard_alone_reaches_the_result(visitor: Tab) -> None:
+    visitor.open("/sign-in")
+    keys = visitor.page.keyboard
+    visitor.page.focus("#account")
+    keys.type("dr.weiss")
+    keys.press("Tab")
+    keys.type("correct horse")
+    keys.press("Enter")
+    visitor.page.wait_for_selector("#patient")
+    for _ in range(20):
+        if visitor.page.evaluate("document.activeElement.id") == "patient":
+            break
+        keys.press("Tab")
+    keys.type("P0042")
+    keys.press("Enter")
+    visitor.page.wait_for_selector("#lead")
+    keys.press("Tab")
+    assert visitor.page.evaluate("document.activeElement.className") == "skip"
+    for _ in range(30):
+        if visitor.page.evaluate("document.activeElement.textContent") == "1 year":
+            break
+        keys.press("Tab")
+    assert visitor.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    keys.press("Enter")
+    expect(visitor.page.locator("#lead")).to_contain_text("1 year")
+
+
+def test_typed_values_are_asked_for_again_when_one_is_wrong(browser: Browser, address: str) -> None:
+    with tab(browser, address) as one:
+        one.sign_in()
+        one.open(f"/form/{KEY}")
+        one.page.fill("#f1", "old")
+        one.page.click("main button")
+        assert "is not a number" in one.page.inner_text("[role=alert]")
+        assert one.page.input_value("#f1") == "old"
+
+
+def test_hostile_names_are_inert(browser: Browser) -> None:
+    with (
+        served(make_app(MadeUpDesk(title_text=HOSTILE), hosts=HOSTS, over_tls=False)) as address,
+        tab(browser, address) as one,
+    ):
+        one.page.on("dialog", lambda dialog: one.errors.append(f"a dialog: {dialog.message}"))
+        one.sign_in()
+        one.find(HOSTILE)
+        assert HOSTILE in one.page.inner_text("main")
+        assert one.page.locator("main script, main img").count() == 0
+        for path in (f"/form/{KEY}", "/models", "/?x=<script>alert(1)</script>"):
+            one.open(path)
+            assert one.page.locator("main script, main img").count() == 0, path
+        assert one.errors == []
+
+
+@pytest.mark.parametrize("language", ["en-GB", "fr-FR"])
+def test_no_page_breaks_wcag_22_aa(browser: Browser, address: str, language: str) -> None:
+    with tab(browser, address, locale=language) as one:
+        found = {}
+        for path in ("/sign-in", "/help"):
+            one.open(path)
+            found[path] = one.violations()
+        one.sign_in()
+        for path in ("/", f"/form/{KEY}", "/models", f"/model/{KEY}", "/help"):
+            one.open(path)
+            found[path] = one.violations()
+        for patient in ("P0042", "P0077", "nobody"):
+            one.find(patient)
+            found[patient] = one.violations()
+        assert not {path: what for path, what in found.items() if what}
+
+
+def test_every_answer_carries_the_strict_headers(clinician: Tab) -> None:
+    clinician.find("P0042")
+    for path in ("/", clinician.page.url.removeprefix(clinician.address), "/help", "/static/page.css"):
+        answer = clinician.page.request.get(clinician.address + path)
+        assert answer.headers["content-security-policy"] == CONTENT_POLICY, path
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert ("no-store" in answer.headers["cache-control"]) == (not path.startswith("/static"))
+        assert "server" not in answer.headers
