@@ -89,7 +89,9 @@ def measure(study: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     sites = len(result.sites)
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    largest = max(one.ru_maxrss for one in spent)
+    # Of this process by what Linux says of its own memory: getrusage counts the parent's at the fork as well.
+    own = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    largest = max(own, spent[1].ru_maxrss)
     return {
         "seconds": round(seconds, 1),
         "cpu_seconds": round(sum(one.ru_utime + one.ru_stime for one in spent), 1),
@@ -132,7 +134,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         for column, (key, label) in enumerate(kinds):
             axis = axes[row, column]
             axis.plot([one[over] for one in points], [one[key] for one in points], "o-", color="#0072B2")
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.1 * max(one[key] for one in points))
             axis.set_title(label, loc="left", fontsize=10)
             fixed = "5 sites" if over == "features" else "1,000 features"
             axis.set_xlabel(f"{over} (500 patients, {fixed})", fontsize=9)
