@@ -208,17 +208,24 @@ def _tiles(result: Result) -> list[Tile]:
     if federated is not None and wording.has_too_few_pairs(federated):
         tiles.append(Tile(words.index, wording.NONE, f"only {federated.comparable_pairs} pairs to judge by"))
     elif federated is not None and federated.c_index.mean is not None:
-        alone = result.evaluation.get("site_only")
-        note = "on unseen patients"
-        if alone is not None and alone.c_index.mean is not None:
-            note = f"each site alone {wording.number(alone.c_index.mean, 2)}"
-        tiles.append(Tile(words.index, wording.number(federated.c_index.mean, 2), note))
+        tiles.append(Tile(words.index, wording.number(federated.c_index.mean, 2), _beside(result)))
     per_site = sum(release.bytes_per_site for release in result.releases)
     return [
         *tiles,
         Tile("Rounds", f"{result.rounds}", f"in {wording.duration(result.wall_s)}"),
         Tile("From each site", wording.size(per_site), ("masked " if result.sums_masked else "") + "sums, no rows"),
     ]
+
+
+def _beside(result: Result) -> str:
+    """Return what stands under the tile of C: the sites' own models, beside the federated one on the same pairs."""
+    rows = dict(score_words.of_same_pairs(result))
+    alone = rows["site_only"].c_index.mean if "site_only" in rows else None
+    if alone is None:
+        return "on unseen patients"
+    inside, over = rows["federated"].c_index.mean, result.evaluation["federated"].c_index.mean
+    of_pairs = "" if inside is None or inside == over else f"inside sites {wording.number(inside, 2)}, "
+    return f"{of_pairs}each site alone {wording.number(alone, 2)}"
 
 
 def _curve_table(kept: KaplanMeier | None, time_unit: str) -> list[tuple[str, list[str]]]:

@@ -116,6 +116,19 @@ def test_in_sample_figures_are_called_apparent() -> None:
     assert "No patient is judged by a model that was trained on that patient" in held_out
 
 
+def test_the_tile_of_c_sets_each_site_alone_beside_the_same_pairs() -> None:
+    result = federation_result()
+    kept = dict(result.evaluation)
+    federated = kept["federated"]
+    inside = federated.c_index.model_copy(update={"mean": 0.92})
+    kept["federated"] = federated.model_copy(update={"c_index_within": inside})
+    alone = kept["site_only"]
+    kept["site_only"] = alone.model_copy(update={"c_index_within": alone.c_index})
+    kept = {name: kept[name] for name in ("federated", "site_only")}
+    text = read(render_report(changed(result, evaluation=kept))).text
+    assert f"inside sites 0.92, each site alone {alone.c_index.mean:.2f}" in text
+
+
 def test_a_simulation_beside_a_run_is_labelled() -> None:
     alone = read(render_report(federation_result()))
     both = read(render_report(federation_result(), simulated=simulated_result()))
