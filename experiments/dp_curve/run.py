@@ -83,7 +83,7 @@ def ordinary(columns: list[str], everybody: Cohort, splits: Sequence[Split]) -> 
     for train, test in splits:
         model = ordinary_fit(study, dictionary, {"pooled": everybody.take(train)})
         others = everybody.take(test)
-        log_hazard = model.log_hazard(others, study, dictionary)
+        log_hazard = model.log_hazard(others)
         found.append(c_index(*harrell(others.time, others.event, log_hazard)))
     return round(float(np.mean(found)), 4)
 
