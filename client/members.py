@@ -12,6 +12,7 @@ sums are masked: in clear the hub has each site's own numbers anyway.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -31,9 +32,10 @@ from schemas.codes import Code
 from schemas.cohort import Cohort
 from schemas.plan import Plan
 
-__all__ = ["Members", "closeness", "load_members", "members_of", "record_members"]
+__all__ = ["Members", "closeness", "is_member", "load_members", "members_of", "record_members"]
 
 _SALT_PURPOSE = b"archipel fingerprints of cohorts"
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
 
 class Members(BaseModel):
@@ -126,6 +128,27 @@ def record_members(paths: SitePaths, run_id: str, cohort: Cohort, plan: Plan, si
     salt = hmac.digest(fold_key(paths), _SALT_PURPOSE, "sha256")
     members = members_of(cohort, plan, sites, salt)
     write_durably(paths.members(run_id), canonical_json(members.model_dump(mode="json")))
+
+
+def is_member(paths: SitePaths, run_id: str, patient_id: str) -> bool | None:
+    """Return whether a patient of this site was in a run's cohort; None where the site does not know its members.
+
+    Args:
+        paths: Of the site.
+        run_id: Of the run; one that is not well formed names no folder of this site.
+        patient_id: The site's identifier.
+
+    Raises:
+        StorageError: When the site's secret cannot be read.
+    """
+    if not _RUN_ID.fullmatch(run_id) or not paths.members(run_id).exists():
+        return None
+    try:
+        members = load_members(paths, run_id)
+    except StorageError:  # damaged: that nobody trained would be a guess
+        return None
+    salt = hmac.digest(fold_key(paths), _SALT_PURPOSE, "sha256")
+    return next(iter(fingerprints({patient_id: b""}, salt))) in members.rows
 
 
 def load_members(paths: SitePaths, run_id: str) -> Members:

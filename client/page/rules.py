@@ -23,8 +23,8 @@ from schemas.artefact import Artefact
 from schemas.artefact_manifest import ArtefactColumn
 
 __all__ = [
-    "EVENT_FLOOR", "POOR", "Horizons", "calibration_notices", "events_between", "horizons_of", "layer_shares",
-    "reasons", "row_warnings",
+    "EVENT_FLOOR", "POOR", "Horizons", "calibration_notices", "cell_reasons", "events_between", "horizons_of",
+    "layer_shares", "reasons", "row_warnings",
 ]  # fmt: skip
 
 EVENT_FLOOR = 10
@@ -58,16 +58,19 @@ def reasons(model: OpenModel, row: Row, asked: Asked) -> tuple[Notice, ...]:
         found.append(Notice("expired", {"date": manifest.expires.isoformat()}))
     if row.dictionary_hash != manifest.dictionary_hash:
         found.append(Notice("dictionary-version", {"dictionary": manifest.dictionary}))
-    found += row.problems
-    for column in clinical_columns(model.artefact):
-        found += _cell_reasons(column, row.cells.get(column.column, math.nan))
-    if not any(share.known for share in layer_shares(model.artefact, row)):
-        found.append(Notice("nothing-known"))
+    else:  # cells that follow another dictionary cannot be judged
+        found += row.problems
+        bad = {notice.values.get("column") for notice in row.problems}
+        for column in clinical_columns(model.artefact):
+            if column.column not in bad:
+                found += cell_reasons(column, row.cells.get(column.column, math.nan))
+        if not found and not any(share.known for share in layer_shares(model.artefact, row)):
+            found.append(Notice("nothing-known"))
     horizons = horizons_of(model.artefact, asked)
     return tuple(found) if horizons.shown else (*found, *horizons.withheld)
 
 
-def _cell_reasons(column: ArtefactColumn, value: float) -> list[Notice]:
+def cell_reasons(column: ArtefactColumn, value: float) -> list[Notice]:
     """Return what is wrong with a known cell, and whether an unknown one is required."""
     if math.isnan(value):
         return [Notice("required-missing", {"column": column.column})] if column.required else []
@@ -119,7 +122,7 @@ def horizons_of(artefact: Artefact, asked: Asked) -> Horizons:
         if events is None:
             withheld.append(Notice("floor-unknown"))
         elif events < EVENT_FLOOR:
-            values = {"horizon": horizon, "unit": unit, "floor": float(EVENT_FLOOR)}
+            values: dict[str, str | float] = {"horizon": horizon, "unit": unit, "floor": float(EVENT_FLOOR)}
             withheld.append(Notice("below-event-floor", values))
         else:
             shown.append(horizon)
@@ -190,7 +193,8 @@ def calibration_notices(known: SiteCalibration | None, unit: str) -> tuple[Notic
     is_poor |= _is_off(ratio, known.observed_low, known.observed_high)
     if not is_poor:
         return ()
-    values = {"slope": slope, "observed_over_expected": ratio, "horizon": known.horizon, "unit": unit}
+    values: dict[str, str | float] = {"slope": slope, "observed_over_expected": ratio}
+    values |= {"horizon": known.horizon, "unit": unit}
     return (Notice("calibration-poor", values),)
 
 
