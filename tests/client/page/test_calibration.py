@@ -1,0 +1,114 @@
+"""This site's own calibration: right on patients of the model's own making, and silent where it cannot be known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.page.calibration import SiteCalibrations, calibration_of
+from client.page.patients import Patients
+from models.concordance import harrell
+from models.prediction import cumulative_hazard_between, log_hazards
+from schemas.artefact import Artefact
+from schemas.cohort import Cohort, Layer
+from tests.client.page.page_kit import small_model
+from tests.client.page.test_patients import site
+from tests.models.test_prediction import cox_model
+from tests.reference.cohorts import read_demo
+
+HORIZON = 1825.0
+
+
+def cohort(n: int, seed: int = 0, *, slope: float = 1.0, level: float = 1.0) -> Cohort:
+    """Patients whose hazards are level * exp(slope * log hazard) times the small model's, censored at random."""
+    rng = np.random.default_rng(seed)
+    model = small_model().artefact
+    age, treated = rng.uniform(20, 80, n), rng.integers(0, 2, n).astype(float)
+    cells = np.column_stack(
+        [age, rng.integers(0, 2, n), rng.integers(0, 2, n), treated, np.where(treated == 1, age, np.nan)]
+    )
+    names = tuple(column.name for column in model.manifest.columns[:5])
+    everybody = Cohort(
+        tuple(f"P-{i}" for i in range(n)), np.ones(n), np.zeros(n, dtype=bool), np.zeros(n),
+        {"clinical": Layer(names, cells)},
+    )  # fmt: skip
+    eta = log_hazards(model, everybody)
+    times = np.arange(1.0, 2001.0)
+    hazard = cumulative_hazard_between(model, 0.0, times)
+    reached = rng.exponential(size=n) / (level * np.exp(slope * eta))
+    event_at = np.where(reached > hazard[-1], np.inf, times[np.minimum(np.searchsorted(hazard, reached), 1999)])
+    censored = rng.uniform(500, 2000, n)
+    return replace(everybody, time=np.minimum(event_at, censored), event=event_at <= censored)
+
+
+def test_patients_of_the_models_own_making_are_well_calibrated() -> None:
+    found = calibration_of(small_model().artefact, cohort(6000), HORIZON)
+    assert found.slope == pytest.approx(1.0, abs=0.1)
+    assert found.observed_over_expected == pytest.approx(1.0, abs=0.06)
+    assert found.intercept == pytest.approx(0.0, abs=0.1)
+    assert found.slope_low is not None
+    assert found.slope_high is not None
+    assert found.slope_low < 1 < found.slope_high
+
+
+def test_another_slope_and_level_are_found() -> None:
+    found = calibration_of(small_model().artefact, cohort(6000, slope=0.5, level=1.8), HORIZON)
+    assert found.slope == pytest.approx(0.5, abs=0.1)
+    assert found.intercept == pytest.approx(np.log(1.8), abs=0.08)
+
+
+def test_with_slope_and_intercept_applied_as_many_events_are_expected_as_were_observed() -> None:
+    model, patients = small_model().artefact, cohort(400, 3, slope=0.6, level=1.5)
+    found = calibration_of(model, patients, HORIZON)
+    assert found.slope is not None
+    assert found.intercept is not None
+    eta = log_hazards(model, patients)
+    baseline = np.array(
+        [cumulative_hazard_between(model, 0.0, np.array([min(t, HORIZON)]))[0] for t in patients.time]
+    )
+    expected = sum(h * np.exp(found.intercept + found.slope * e) for h, e in zip(baseline, eta, strict=True))
+    assert expected == pytest.approx((patients.event & (patients.time <= HORIZON)).sum())
+
+
+def test_concordance_is_harrells() -> None:
+    model, patients = small_model().artefact, cohort(200, 4)
+    concordant, tied, comparable = harrell(patients.time, patients.event, log_hazards(model, patients))
+    found = calibration_of(model, patients, HORIZON)
+    assert found.c == pytest.approx((concordant + tied / 2) / comparable)
+    assert found.c_low is not None
+    assert found.c_high is not None
+    assert found.c_low < found.c < found.c_high
+
+
+def test_the_slope_of_a_cox_model_on_those_who_trained_it_is_1() -> None:
+    """The score of an unpenalised fit is 0 at its own coefficients, and its martingale residuals sum to 0."""
+    reference = read_demo()
+    model = cox_model(reference.federated(delayed=False), reference.columns)
+    horizon = float(model.edges[-1])
+    found = calibration_of(model, reference.pooled, horizon)
+    assert found.slope == pytest.approx(1.0, abs=0.02)  # Breslow's ties there, Efron's here
+    assert found.observed_over_expected == pytest.approx(1.0, abs=1e-9)
+
+
+def test_nothing_is_said_of_few_patients_or_few_events() -> None:
+    model: Artefact = small_model().artefact
+    assert calibration_of(model, cohort(19), HORIZON).reason == "too-few-patients"
+    everybody = cohort(60)
+    few = replace(everybody, event=everybody.event & (np.cumsum(everybody.event) <= 9))
+    found = calibration_of(model, few, HORIZON)
+    assert (found.reason, found.events, found.is_known) == ("too-few-events", "<10", False)
+
+
+def test_patients_who_are_all_alike_have_no_slope() -> None:
+    everybody = cohort(300)
+    nobody = replace(everybody, layers={})
+    assert calibration_of(small_model().artefact, nobody, HORIZON).reason == "failed"
+
+
+def test_a_site_without_the_models_plan_does_not_know_its_calibration(tmp_path: Path) -> None:
+    home = site(tmp_path)
+    found = SiteCalibrations(home, Patients(home)).of(small_model())
+    assert (found.reason, found.horizon, found.is_known) == ("no-plan", 1825.0, False)
