@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archipel import cli_site_models
+from archipel import cli_site_accounts, cli_site_models, cli_site_view
 from archipel.cli_common import SITE, AsJson, SiteHome, ask, command_group, print_json, say, verify_not_running
 from schemas.errors import ArchipelError
 
@@ -25,6 +25,8 @@ app.add_typer(ledger, name="ledger")
 peers = command_group("The keys of the other sites whose fingerprints were compared here.")
 app.add_typer(peers, name="peers")
 app.add_typer(cli_site_models.app, name="models")
+app.add_typer(cli_site_accounts.app, name="account")
+app.command()(cli_site_view.view)
 
 Which = Annotated[
     str,

@@ -39,6 +39,7 @@ GIVE_UP_S = 600.0
 OnCheck = Callable[[str, CheckReport], None]
 OnView = Callable[[RunView], None]
 OnStage = Callable[[str], None]
+OnDone = Callable[[LocalFederation, str], None]
 
 
 class TrialError(ArchipelError):
@@ -80,6 +81,7 @@ def run_trial(
     on_stage: OnStage | None = None,
     on_check: OnCheck | None = None,
     on_view: OnView | None = None,
+    on_done: OnDone | None = None,
     give_up_s: float = GIVE_UP_S,
 ) -> Trial:
     """Run a study over site folders with real local processes.
@@ -91,6 +93,7 @@ def run_trial(
         on_stage: Told what happens now, in words.
         on_check: Told the check of each site's tables before anything starts.
         on_view: Told where the run stands.
+        on_done: Called when the run is done, while hub and sites still run.
         give_up_s: Seconds without news after which the trial ends.
 
     Raises:
@@ -123,6 +126,8 @@ def run_trial(
         run_s = time.monotonic() - started
         result = result_of(federation.hub, run_id)
         model = model_of(federation.hub, result)
+        if on_done is not None:
+            on_done(federation, run_id)
     launch_s = run_s - (datetime.datetime.now(datetime.UTC) - began).total_seconds()
     return Trial(result, model, plan, Timing(max(0.0, launch_s + (first - began).total_seconds()), run_s))
 

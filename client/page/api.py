@@ -138,7 +138,7 @@ class ModelHere(BaseModel):
     model: Key
     title: str
     usable: bool
-    reason: str
+    reasons: list[Said]
 
 
 class Problem(BaseModel):
@@ -173,8 +173,16 @@ Asker = Annotated[tuple[Desk, System], Depends(_system)]
 @router.get("/models", responses={401: _ERRORS[401]})
 def models(asker: Asker) -> list[ModelHere]:
     """List the models of this site, and which may be used now."""
-    held = asker[0].models()
-    return [ModelHere(model=o.key, title=o.title, usable=o.refused is None, reason=o.refused or "") for o in held]
+    reader = reader_of("en")
+    return [
+        ModelHere(
+            model=one.key,
+            title=one.title,
+            usable=one.is_usable,
+            reasons=[_said(each, reader) for each in one.refused],
+        )
+        for one in asker[0].models()
+    ]
 
 
 @router.post("/prognosis", responses=_ERRORS)

@@ -66,12 +66,17 @@ class HeldHere:
     """One model of this site.
 
     Attributes:
-        refused: Why it may not be used now; None where it may.
+        refused: Why it may not be used now; nothing where it may.
     """
 
     key: str
     title: str
-    refused: str | None
+    refused: tuple[Notice, ...]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may be used now."""
+        return not self.refused
 
 
 class Desk(Protocol):

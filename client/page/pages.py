@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
-from client.page.desk import NotFoundHereError, SignInRefusedError
+from client.page.desk import HeldHere, NotFoundHereError, SignInRefusedError
 from client.page.facts import Facts, model_facts
 from client.page.opened import OpenPatient
 from client.page.reader import N_, Reader
@@ -91,8 +91,8 @@ def search(asking: Asking, fields: Posted) -> Response:
 def _search(asking: Visit, *, problem: str, status: int = 200) -> Response:
     asking.person()
     held = asking.desk.models()
-    usable = [one for one in held if one.refused is None]
-    unusable = [f"{one.title}: {one.refused}" for one in held if one.refused is not None]
+    usable = [one for one in held if one.is_usable]
+    unusable = [f"{one.title}: {_reasons(one, asking.reader)}" for one in held if not one.is_usable]
     return asking.page("search", status=status, models=usable, unusable=unusable, problem=problem)
 
 
@@ -155,7 +155,7 @@ def _form(asking: Visit, key: str, given: Mapping[str, str], problems: tuple[Not
         {
             "name": field.name,
             "label": field.label or field.name,
-            "codes": _codes(field),
+            "codes": _codes(field, asking.reader),
             "given": given.get(field.name, ""),
             "required": field.required,
             "note": _range(field, asking.reader),
@@ -182,8 +182,11 @@ def _form(asking: Visit, key: str, given: Mapping[str, str], problems: tuple[Not
     )
 
 
-def _codes(field: FormField) -> tuple[str, ...]:
-    return ("0", "1") if field.type == "boolean" else field.codes
+def _codes(field: FormField, reader: Reader) -> tuple[tuple[str, str], ...]:
+    """Return what may be chosen, each with its words."""
+    if field.type == "boolean":
+        return (("1", reader.text(N_("yes"))), ("0", reader.text(N_("no"))))
+    return tuple((code, code) for code in field.codes)
 
 
 def _range(field: FormField, reader: Reader) -> str:
@@ -199,7 +202,10 @@ def models(asking: Asking) -> Response:
     """List the models that this site holds."""
     asking.person()
     in_use = asking.reader.text(N_("In use at this site."))
-    held = [{"key": one.key, "title": one.title, "state": one.refused or in_use} for one in asking.desk.models()]
+    held = [
+        {"key": one.key, "title": one.title, "state": _reasons(one, asking.reader) or in_use}
+        for one in asking.desk.models()
+    ]
     return asking.page("models", models=held)
 
 
@@ -208,11 +214,15 @@ def model_page(asking: Asking, key: str) -> Response:
     """Show the facts of one model, or why it is not in use."""
     asking.person()
     one = asking.desk.held(key)
-    if one.refused is not None:
-        return asking.page("model", title=one.title, refused=one.refused, facts=None)
+    if not one.is_usable:
+        return asking.page("model", title=one.title, refused=_reasons(one, asking.reader), facts=None)
     model = asking.desk.model(key)
     facts = model_facts(key, model.manifest, asking.desk.calibration(key, model), asking.reader)
     return asking.page("model", title=facts.title, refused="", facts=facts)
+
+
+def _reasons(one: HeldHere, reader: Reader) -> str:
+    return " ".join(notice_text(reason, reader) for reason in one.refused)
 
 
 @router.get("/model/{key}/card")

@@ -97,34 +97,15 @@ def test_time_of_zero_is_found_by_the_check_and_left_out_by_name(tmp_path):
     assert sum(len(share.rows) for share in dealt.shares) == 91
 
 
-def test_report_is_served_on_loopback_alone(tmp_path, monkeypatch):
+def test_report_is_served_on_loopback_alone(tmp_path):
     page = tmp_path / "report.html"
     page.write_text("<p>the report</p>")
     (tmp_path / "secret.txt").write_text("not for the browser")
-    said = []
-    answers = {}
-
-    def look(server, poll_interval):
-        host, port = server.server_address
-        assert host == "127.0.0.1"
-        import threading
-
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        answers["/"] = urllib.request.urlopen(f"http://{host}:{port}/").read()
-        thread.join()
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
+    with demo_module.serving_report(page) as address:
+        assert address.startswith("http://127.0.0.1:")
+        assert urllib.request.urlopen(address).read() == b"<p>the report</p>"
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"http://{host}:{port}/secret.txt")
-        thread.join()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("socketserver.BaseServer.serve_forever", look)
-    monkeypatch.setattr(demo_module, "say", said.append)
-    demo_module.serve_report(page)
-    assert answers["/"] == b"<p>the report</p>"
-    assert any("http://127.0.0.1:" in line for line in said)
+            urllib.request.urlopen(f"{address}secret.txt")
 
 
 # ---------------------------------------------------------------- with processes

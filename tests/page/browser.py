@@ -18,12 +18,12 @@ from starlette.types import ASGIApp
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 _ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-first-run",
 ]  # fmt: skip
 MISSING = (
-    "The browser tests need Chromium and found none. On Debian: `apt-get update && apt-get install chromium` as root; "
-    "elsewhere name one with ARCHIPEL_CHROMIUM=/path/to/chromium. To leave them out: make test PYTEST='-m \"not "
+    "The browser tests need Chromium and found none. On Debian: `apt-get update && apt-get install chromium` as "
+    "root; elsewhere name one with ARCHIPEL_CHROMIUM=/path/to/chromium. To leave them out: make test PYTEST='-m \"not "
     "browser\"'"
 )
 

@@ -105,7 +105,7 @@ class MadeUpDesk:
         return System("records") if token == "good-token" else None
 
     def models(self) -> tuple[HeldHere, ...]:
-        return (HeldHere(KEY, self.title_text, None), HeldHere("d" * 64, "An old one", "The hub withdrew the model."))
+        return (HeldHere(KEY, self.title_text, ()), HeldHere("d" * 64, "An old one", (Notice("not-accepted"),)))
 
     def held(self, key: str) -> HeldHere:
         found = [one for one in self.models() if one.key == key]

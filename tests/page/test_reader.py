@@ -1,4 +1,4 @@
-"""Two languages: every text is translated, with the same blanks, and numbers are written as each reader writes them."""
+"""Two languages: every text is translated, with the same blanks; numbers are written as each reader writes them."""
 
 from __future__ import annotations
 
