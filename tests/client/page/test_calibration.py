@@ -77,6 +77,7 @@ def test_concordance_is_harrells() -> None:
     model, patients = small_model().artefact, cohort(200, 4)
     concordant, tied, comparable = harrell(patients.time, patients.event, log_hazards(model, patients))
     found = calibration_of(model, patients, HORIZON)
+    assert found.c is not None
     assert found.c == pytest.approx((concordant + tied / 2) / comparable)
     assert found.c_low is not None
     assert found.c_high is not None
