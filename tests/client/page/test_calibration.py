@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 
 from client.page.calibration import SiteCalibrations, calibration_of
+from client.page.open_model import OpenModel
 from client.page.patients import Patients
+from models.compile import compile_plan
 from models.concordance import harrell
 from models.prediction import cumulative_hazard_between, log_hazards
-from schemas.artefact import Artefact
+from schemas.artefact import Artefact, ArtefactColumn, Manifest
 from schemas.cohort import Cohort, Layer
+from schemas.design import design_columns
+from schemas.study import load_study
 from tests.client.page.page_kit import small_model
-from tests.client.page.test_patients import site
+from tests.client.page.test_patients import members, site
 from tests.models.test_prediction import cox_model
 from tests.reference.cohorts import read_demo
 
 HORIZON = 1825.0
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def cohort(n: int, seed: int = 0, *, slope: float = 1.0, level: float = 1.0) -> Cohort:
@@ -113,3 +118,50 @@ def test_a_site_without_the_models_plan_does_not_know_its_calibration(tmp_path: 
     home = site(tmp_path)
     found = SiteCalibrations(home, Patients(home)).of(small_model())
     assert (found.reason, found.horizon, found.is_known) == ("no-plan", 1825.0, False)
+
+
+# ---------------------------------------------------------------- a site's own tables, with the model's plan
+def planned(home: Path) -> OpenModel:
+    """A model of the demo's study, with its plan, at a site that holds all of the demo's patients."""
+    study, dictionary = load_study(CONFIGS / "cgd" / "study.toml")
+    plan = compile_plan(study, dictionary)
+    (home / "tables" / "clinical.csv").write_bytes((CONFIGS / "demo" / "cgd_clinical.csv").read_bytes())
+    design = design_columns(study, dictionary)
+    columns = tuple(
+        ArtefactColumn(name=one.name, column=one.column, layer=one.layer, code=one.code, type=described.type,
+                       codes=described.codes, min=described.min, max=described.max)
+        for one in design
+        if (described := dictionary.column(one.column)) is not None
+    )  # fmt: skip
+    assert len(columns) == len(design)
+    manifest = {
+        **dict(small_model().artefact.manifest), "columns": columns, "layers": (), "treatment": None,
+        "plan_hash": plan.hash, "dictionary_hash": dictionary.hash, "horizons": study.endpoint.horizons_days,
+    }  # fmt: skip
+    p = len(columns)
+    arrays = {
+        "mean": np.zeros(p), "scale": np.ones(p), "beta": np.array([-1.0, 0.3, *[0.01] * (p - 2)]),
+        "edges": np.array([90.0, 180, 270, 360]), "cumulative_hazard": np.array([0.02, 0.05, 0.08, 0.12]),
+    }  # fmt: skip
+    return OpenModel("d" * 64, Artefact(Manifest(**manifest), arrays), plan)
+
+
+def test_a_sites_own_patients_with_outcomes_are_judged_without_those_who_trained(tmp_path: Path) -> None:
+    home = site(tmp_path)
+    model = planned(home)
+    everybody = SiteCalibrations(home, Patients(home)).of(model)
+    assert (everybody.reason, everybody.patients, everybody.is_known) == ("", "130", True)
+    rows = (CONFIGS / "demo" / "cgd_clinical.csv").read_text().splitlines()[1:]
+    members(home, *(row.split(",")[0].strip('"') for row in rows))
+    assert SiteCalibrations(home, Patients(home)).of(model).reason == "too-few-patients"
+
+
+def test_figures_are_computed_anew_when_the_tables_change(tmp_path: Path) -> None:
+    home = site(tmp_path)
+    model = planned(home)
+    known = SiteCalibrations(home, Patients(home))
+    first = known.of(model)
+    assert first.is_known
+    assert known.of(model) is first
+    (home / "tables" / "clinical.csv").write_text("patient_id,age\n")
+    assert known.of(model).reason == "tables"
