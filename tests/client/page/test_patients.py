@@ -17,11 +17,16 @@ from client.errors import TablesRefusedError
 from client.members import Members
 from client.page.patients import Patients, dictionary_of, form_fields, typed
 from client.page.prognosis import prognose
+from client.page.rows import patient_of
 from client.page.shapes import Prognosis, Refused, Row
+from client.page.typing_in import criteria_notices
 from client.state import SitePaths, fold_key
+from models.compile import compile_plan
+from models.prediction import log_hazards
 from privacy.differencing import fingerprints
 from privacy.ledger import Event, Ledger
 from schemas.artefact import Manifest
+from tests.client import tables_kit
 from tests.client.page.page_kit import ASKED, codes, small_model
 
 SITE = 'kind = "site"\nversion = 1\nname = "brest"\nhub_address = "hub.example.org:9092"\ntables = "tables"\n'
@@ -214,3 +219,41 @@ def test_whatever_is_typed_is_a_number_within_the_range_or_a_fault(text: str) ->
     else:
         assert found
         assert text not in {value for one in found for value in one.values.values()} or text in ("age", "stage", "")
+
+
+# ---------------------------------------------------------------- who the model is for
+def test_a_known_cell_that_does_not_meet_a_criterion_of_the_study_is_named() -> None:
+    criteria = [
+        {"column": "age_years", "op": ">=", "value": 18},
+        {"column": "sex", "op": "==", "value": "female"},
+        {"column": "lesions", "op": "<", "value": 5},
+    ]
+    plan = compile_plan(tables_kit.study(eligibility={"criteria": criteria}), tables_kit.dictionary())
+    child = criteria_notices(plan, {"age_years": 17.0, "sex": 0.0, "lesions": 4.0})
+    assert [(one.code, one.values["column"]) for one in child] == [("ineligible", "age_years"), ("ineligible", "sex")]
+    assert criteria_notices(plan, {"age_years": 18.0, "sex": 1.0}) == ()
+    assert criteria_notices(plan, {"age_years": math.nan}) == ()
+
+
+def test_a_layer_that_each_site_corrects_is_corrected_by_the_sites_other_patients(tmp_path: Path) -> None:
+    """A laboratory that measures everything two units higher changes nothing, once the site's patients show it."""
+    rng = np.random.default_rng(2)
+    cells = np.round(rng.normal(0.1, [1.0, 2.0, 1.0, 1.0], (40, 4)), 3)
+    layers = tuple(layer.model_copy(update={"adjust": "site"}) for layer in small_model().artefact.manifest.layers)
+    model = small_model(layers=layers)
+    eta = []
+    for name, shift in (("here", 0.0), ("shifted", 2.0)):
+        ids = [f"P-{i}" for i in range(40)]
+        clinical = "patient_id,age,stage,treated\n" + "".join(f"{one},50,II,0\n" for one in ids)
+        lines = (
+            f"{one}," + ",".join(f"{cell + shift:.3f}" for cell in row) for one, row in zip(ids, cells, strict=True)
+        )
+        home = site(tmp_path / name, clinical=clinical, rna="patient_id,A,B,C,D\n" + "\n".join(lines) + "\n")
+        row = Patients(home).find(model, "P-3")
+        assert row is not None
+        assert row.neighbours["rna"].shape == (39, 4)
+        eta.append(float(log_hazards(model.artefact, patient_of(model.artefact, row))[0]))
+        eta.append(float(log_hazards(model.artefact, patient_of(model.artefact, replace(row, neighbours={})))[0]))
+    here, _, shifted, uncorrected = eta
+    assert shifted == pytest.approx(here, abs=0.05)
+    assert abs(uncorrected - here) > 0.2
