@@ -14,6 +14,8 @@ from typing import Literal
 from client.models import card_of, load_models
 from client.page.access_log import AccessLog
 from client.page.accounts import Accounts, utc_now
+from client.page.background import Background
+from client.page.calibration import SiteCalibrations
 from client.page.desk import HeldHere, NotFoundHereError, Signed, SignInRefusedError, System, TooManyViewsError
 from client.page.open_model import OpenModel, OpenModels, refusal_of
 from client.page.opened import OpenPatient, OpenPatients
@@ -22,7 +24,6 @@ from client.page.prognosis import prognose
 from client.page.rate_limit import RateLimit
 from client.page.sessions import Sessions
 from client.page.shapes import Asked, FormField, Notice, Prognosis, Refused, Row, SiteCalibration
-from client.page.site_calibrations import SiteCalibrations
 from client.settings import SiteSettings
 from schemas.artefact import Artefact
 from schemas.model_card import ModelCard, read_card
@@ -54,7 +55,8 @@ class SiteDesk:
         self._limit = RateLimit(view.views_per_minute)
         self._models = OpenModels(home)
         self._patients = Patients(home, settings)
-        self._calibrations = SiteCalibrations(home, settings)
+        own = SiteCalibrations(home, self._patients, settings)
+        self._calibrations = Background(own.of, waits=view.recalibrate)
         self._passwords = threading.BoundedSemaphore(_AT_ONCE)
 
     @property

@@ -42,7 +42,7 @@ NOTICES: Mapping[str, str] = {
     "beyond-range": N_("“%(column)s” lies outside what the model learned from (%(low)s to %(high)s %(unit)s)."),
     "unknown-code": N_("“%(column)s” holds a category that the dictionary does not know."),
     "not-a-number": N_("“%(column)s” is not a number."),
-    "unreadable": N_("“%(column)s” cannot be read."),
+    "unreadable": N_("“%(column)s” holds a value that the data dictionary does not allow, or that cannot be read."),
     "nothing-known": N_("Nothing that the model reads is known of this patient."),
     "ineligible": N_("By “%(column)s” the patient is not one of those for whom the study was made."),
     "in-sample": N_(

@@ -23,8 +23,8 @@ _ARGUMENTS = [
 ]  # fmt: skip
 MISSING = (
     "The browser tests need Chromium and found none. On Debian: `apt-get update && apt-get install chromium` as "
-    "root; elsewhere name one with ARCHIPEL_CHROMIUM=/path/to/chromium. To leave them out: make test PYTEST='-m \"not "
-    "browser\"'"
+    "root; elsewhere name one with ARCHIPEL_CHROMIUM=/path/to/chromium. To run the other tests alone: "
+    "make test PYTEST='-m \"not browser\"'"
 )
 
 
