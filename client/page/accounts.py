@@ -96,12 +96,15 @@ class SignIn(BaseModel):
     Attributes:
         account: None where they were not accepted.
         is_locked: Whether the name is locked, for a while or by an administrator.
+        name: Of the account that was meant, for the access log; empty where there is none: what was typed there may
+            be a password.
     """
 
     model_config = _STRICT
 
     account: Account | None
     is_locked: bool = False
+    name: str = ""
 
 
 def utc_now() -> datetime.datetime:
@@ -242,18 +245,19 @@ class Accounts:
                 is_locked = _is_locked(account, now)
                 if not is_locked:
                     self._put(held, _after_try(account, now))
+        known = "" if account is None else name
         if is_locked:
-            return SignIn(account=None, is_locked=True)
+            return SignIn(account=None, is_locked=True, name=known)
         is_right = self._fits(self._nobody if account is None else account.password, password)
         if account is None or not is_right:
-            return SignIn(account=None, is_locked=False)
+            return SignIn(account=None, name=known)
         with self._changing() as held:
             current = held.accounts.get(name)
             if current is None or current.is_locked or current.password != account.password:
-                return SignIn(account=None, is_locked=False)
+                return SignIn(account=None, name=known)
             right = current.model_copy(update={"failures": 0, "locked_until": None})
             self._put(held, right)
-        return SignIn(account=right)
+        return SignIn(account=right, name=name)
 
     def is_open(self, name: str) -> bool:
         """Return whether an account exists and no administrator has locked it: asked for each page of a session.

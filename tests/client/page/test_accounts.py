@@ -80,6 +80,7 @@ def test_a_name_that_does_not_exist_is_answered_like_one_that_does(tmp_path: Pat
     clock = Clock()
     held = accounts(tmp_path, clock)
     verdicts = [held.sign_in("nobody", PASSWORD) for _ in range(MOST_FAILURES + 1)]
+    assert {verdict.name for verdict in verdicts} == {""}, "what was typed there may be a password"
     assert [verdict.is_locked for verdict in verdicts] == [False] * MOST_FAILURES + [True]
     clock.later(minutes=15)
     assert not held.sign_in("nobody", PASSWORD).is_locked
