@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python experiments/bench_rounds/run.py
 	$(BIN)/python experiments/bench_masked/run.py
 	$(BIN)/python experiments/bench_secure_sum/run.py
+	$(BIN)/python -W ignore experiments/bench_page/run.py
 	$(BIN)/archipel demo --cohort cgd --no-serve --out out/bench-demo | grep -E "rounds in|First round"
 
 # Each writes to its own out/ and is then printed beside its expected/. The cohorts are no part of this repository.

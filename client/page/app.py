@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import anyio.to_thread
 from fastapi import FastAPI, Request
 from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +24,7 @@ from schemas.errors import ArchipelError
 
 __all__ = ["make_app", "make_pages"]
 
+_THREADS = 4
 _STATIC = Path(__file__).parent / "static"
 _MESSAGES = {
     400: (N_("The request was not understood"), N_("Please go back and try again.")),
@@ -61,6 +64,7 @@ def make_app(desk: Desk, *, hosts: frozenset[str], over_tls: bool) -> ASGIApp:
 def make_pages(desk: Desk, *, over_tls: bool) -> FastAPI:
     """Return the application itself."""
     app = FastAPI(
+        lifespan=_few_threads,
         title="Archipel: prognosis at this site",
         description="Research use only. Not a medical device. Nothing is sent anywhere from this site.",
         version="1",
@@ -82,6 +86,13 @@ def make_pages(desk: Desk, *, over_tls: bool) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _status(500))
     return app
+
+
+@contextlib.asynccontextmanager
+async def _few_threads(app: FastAPI) -> AsyncIterator[None]:
+    """Answer a few at a time: many threads take turns at one interpreter, and then all answers are late."""
+    anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    yield
 
 
 async def _to_sign_in(request: Request, error: Exception) -> Response:

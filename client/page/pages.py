@@ -18,14 +18,15 @@ from client.page.opened import OpenPatient
 from client.page.reader import N_, Reader
 from client.page.shapes import FormField, Notice, Row
 from client.page.view import Seen, patient_view
-from client.page.visiting import Visit, posted, visit
+from client.page.visiting import Visit, posted
+from client.page.visiting import asking as who_asks
 from client.page.words import notice_text
 
 __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
 
-Asking = Annotated[Visit, Depends(visit)]
+Asking = Annotated[Visit, Depends(who_asks)]
 Posted = Annotated[Mapping[str, str], Depends(posted)]
 
 _NO_SUCH_PATIENT = N_("No patient of this site has exactly this identifier.")

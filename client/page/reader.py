@@ -55,10 +55,10 @@ class Reader:
         """Return a number: with so many digits behind the point, or with four significant ones at most."""
         if digits is None:
             shown = float(f"{value:.4g}") if abs(value) < 1000 else round(value)
-            return _minus(format_decimal(shown, format="#,##0.######", locale=self.locale))
+            return _decimal(shown, "#,##0.######", self.language)
         pattern = "#,##0" + ("." + "0" * digits if digits else "")
         # A rounded zero has no sign: -0.0 would read as a fall.
-        return _minus(format_decimal(round(value, digits) + 0.0, format=pattern, locale=self.locale))
+        return _decimal(round(value, digits) + 0.0, pattern, self.language)
 
     def signed(self, value: float, digits: int) -> str:
         """Return a number with its sign; none where it rounds to zero."""
@@ -117,5 +117,7 @@ def preferred(chosen: str, accepted: str) -> str:
     return "en"
 
 
-def _minus(text: str) -> str:
-    return text.replace("-", _MINUS)
+@functools.lru_cache(maxsize=20_000)
+def _decimal(value: float, pattern: str, language: str) -> str:
+    # Babel reads the pattern anew each time; a page writes some sixty numbers, most of them again and again.
+    return format_decimal(value, format=pattern, locale=language).replace("-", _MINUS)

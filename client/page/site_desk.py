@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,9 @@ from schemas.artefact import Artefact
 from schemas.model_card import ModelCard, read_card
 
 __all__ = ["SiteDesk"]
+
+_MOST_ANSWERS = 100
+"""Prognoses that are kept while a reader goes from horizon to horizon; the model is still judged at each click."""
 
 _AT_ONCE = 2
 """Passwords that are compared at a time: each takes 64 MiB."""
@@ -57,6 +61,8 @@ class SiteDesk:
         self._patients = Patients(home, settings)
         own = SiteCalibrations(home, self._patients, settings)
         self._calibrations = Background(own.of, waits=view.recalibrate)
+        self._answers: OrderedDict[int, tuple[OpenPatient, OpenModel, Asked, Prognosis | Refused]] = OrderedDict()
+        self._lock = threading.Lock()
         self._passwords = threading.BoundedSemaphore(_AT_ONCE)
 
     @property
@@ -192,7 +198,17 @@ class SiteDesk:
             calibration=self._calibrations.of(model),
             recalibrate=self._settings.view.recalibrate,
         )
-        return prognose(model, patient.row, asked=asked)
+        with self._lock:
+            known = self._answers.get(id(patient))
+        # The identity of the patient's row and of the verified model: another file or another row asks anew.
+        if known is not None and known[0] is patient and known[1] is model and known[2] == asked:
+            return known[3]
+        found = prognose(model, patient.row, asked=asked)
+        with self._lock:
+            self._answers[id(patient)] = (patient, model, asked, found)
+            while len(self._answers) > _MOST_ANSWERS:
+                self._answers.popitem(last=False)
+        return found
 
     def _count(self, who: Signed | System, patient_id: str, key: str) -> None:
         if not self._limit.take(_name(who)):

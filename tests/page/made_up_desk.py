@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from client.page.shapes import (
     Row,
     SiteCalibration,
 )  # fmt: skip
-from schemas.artefact import Artefact
+from schemas.artefact import Artefact, Manifest
 from schemas.model_card import ModelCard
 from tests.schemas.test_artefact import artefact
 
@@ -118,7 +118,7 @@ class MadeUpDesk:
 
     def model(self, key: str) -> Artefact:
         self.held(key)
-        return artefact()
+        return self._artefact()
 
     def card(self, key: str) -> ModelCard:
         raise NotFoundHereError
@@ -164,5 +164,15 @@ class MadeUpDesk:
     ) -> tuple[Prognosis | Refused, Artefact | None]:
         if patient.row.patient_id == "P0077" or patient.row.cells.get("age", 50) > 80:
             values = {"column": "Age at diagnosis", "low": 18.0, "high": 80.5, "unit": "years"}
-            return Refused((Notice("beyond-range", values),)), artefact()
-        return prognosis(title=self.title_text), artefact()
+            return Refused((Notice("beyond-range", values),)), self._artefact()
+        return prognosis(title=self.title_text), self._artefact()
+
+    def _artefact(self) -> Artefact:
+        bare = artefact()
+        said = {
+            "title": self.title_text, "endpoint": "death", "n_patients": "810", "n_events": "230",
+            "intended_use": "To show how the page looks, with made-up figures.",
+            "not_for": ("Anyone under 18.", "Choosing a treatment.", "Another diagnosis."),
+            "study": "acc-survival", "expires": datetime.date(2028, 11, 20),
+        }  # fmt: skip
+        return replace(bare, manifest=Manifest(**{**dict(bare.manifest), **said}))
