@@ -30,7 +30,8 @@ print(result.coefficients, result.evaluation["federated"].c_index.mean)
 ```
 
 - A number that does not exist is `null`, and `reasons` beside it says why. NaN is never written.
-- Times are in `study.time_unit`. Coefficients are log hazard ratios (of an outcome without a time, log odds ratios) for one unit of the covariate.
+- Times are in `study.time_unit`. Coefficients are log hazard ratios (of an outcome without a time, log odds ratios)
+  for one unit of the covariate.
 - Counts of a site or a group are text for people: rounded to the nearest 5, `<10` under 10.
 - A key is never removed or given another meaning within a version, and new keys get a default, so every later build
   reads this file. A reader that meets an unknown version stops.

@@ -149,7 +149,7 @@ def layer_designs(study: Study, dictionary: Dictionary) -> tuple[LayerDesign, ..
             raise FaultsError(study.name, [Fault(f"layer {name}", "its features are not listed anywhere", hint)])
         n_kept = min(study.model.screening or len(layer.identifiers), len(layer.identifiers))
         n_components = min(study.model.components, n_kept)
-        adjust: Adjust = study.model.adjust[name] if name in study.model.adjust else ""
+        adjust: Adjust = study.model.adjust.get(name, "")
         designs.append(
             LayerDesign(name, layer.identifiers, layer.transform, layer.min_prevalence, n_components, adjust)
         )

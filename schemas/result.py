@@ -383,7 +383,7 @@ class Result(Part):
     """Of the coefficients; null, with a reason, where a column does not vary and under differential privacy."""
     layer_importance: dict[str, float] = Field(default_factory=dict)
     """Share of each layer in the variance of the log hazard over the patients who trained the model; what layers have
-    in common is halved between them, so a share may be below 0. Empty for one layer, and where the run does not tell."""
+    in common is halved between them, so a share may be below 0. Empty for one layer, and where the run tells none."""
     log_likelihood: float | None
     """At the estimate, without the penalty; null, with a reason, under differential privacy."""
     baseline: Baseline | None
