@@ -1,4 +1,4 @@
-"""How fast a patient's page answers with 20 clinicians at a time, on a model of 20,000 features, and in how much memory.
+"""How fast a patient's page answers with 20 clinicians at a time, on a model of 20,000 features; how much memory.
 
     python experiments/bench_page/run.py [--requests 600] [--at-once 20] [--features 20000] [--out FILE]
 
@@ -113,7 +113,8 @@ def main() -> int:
         found = measure(home, key, asked.at_once, asked.requests)
     print(
         f"patient page, {asked.features:,} features, {asked.at_once} at a time: median {found['median_ms']:.0f} ms, "
-        f"99th percentile {found['p99_ms']:.0f} ms, {found['per_second']:.0f} a second, peak {found['peak_mb']:.0f} MB "
+        f"99th percentile {found['p99_ms']:.0f} ms, {found['per_second']:.0f} a second, "
+        f"peak {found['peak_mb']:.0f} MB "
         f"(aims {MEDIAN_MS:.0f} ms, {P99_MS:.0f} ms, {MEMORY_MB:.0f} MB)"
     )
     if asked.out is not None:
