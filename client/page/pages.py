@@ -20,7 +20,7 @@ from client.page.shapes import FormField, Notice, Row
 from client.page.view import Seen, patient_view
 from client.page.visiting import Visit, posted
 from client.page.visiting import asking as who_asks
-from client.page.words import notice_text
+from client.page.words import notice_text, plain_name
 
 __all__ = ["router"]
 
@@ -155,11 +155,13 @@ def _form(asking: Visit, key: str, given: Mapping[str, str], problems: tuple[Not
     fields = [
         {
             "name": field.name,
-            "label": field.label or field.name,
+            "label": plain_name(field.name, field.unit),
             "codes": _codes(field, asking.reader),
             "given": given.get(field.name, ""),
             "required": field.required,
-            "note": _range(field, asking.reader),
+            "note": ". ".join(
+                filter(None, (field.label if field.label != field.name else "", _range(field, asking.reader)))
+            ),
         }
         for field in asking.desk.fields(key)
     ]
@@ -183,6 +185,12 @@ def _form(asking: Visit, key: str, given: Mapping[str, str], problems: tuple[Not
     )
 
 
+def _note(field: FormField, reader: Reader) -> str:
+    """Return what the dictionary says of a field, and its range."""
+    about = field.label.rstrip(".") if field.label != field.name else ""
+    return ". ".join(filter(None, (about, _range(field, reader))))
+
+
 def _codes(field: FormField, reader: Reader) -> tuple[tuple[str, str], ...]:
     """Return what may be chosen, each with its words."""
     if field.type == "boolean":
@@ -191,9 +199,9 @@ def _codes(field: FormField, reader: Reader) -> tuple[tuple[str, str], ...]:
 
 
 def _range(field: FormField, reader: Reader) -> str:
-    unit = f" {field.unit}" if field.unit else ""
+    unit = f" {reader.unit(field.unit)}" if field.unit else ""
     if field.low is None or field.high is None:
-        return field.unit
+        return unit.strip()
     return reader.text(N_("%(low)s to %(high)s"), low=reader.number(field.low), high=reader.number(field.high)) + unit
 
 

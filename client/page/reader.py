@@ -81,6 +81,10 @@ class Reader:
             return self._count("%(n)s year", "%(n)s years", value)
         return f"{self.number(value)} {unit}"
 
+    def unit(self, unit: str) -> str:
+        """Return a unit behind a number that is not one: ``years``; a unit without a text stays as it is."""
+        return self.time(2, unit).split(" ", 1)[-1] if unit in {"day", "month", "year"} else unit
+
     def _count(self, one: str, many: str, value: float) -> str:
         # French counts 1.5 as one, English as many; gettext's own rule decides on whole numbers alone.
         n = int(value) if float(value).is_integer() or self.language == "fr" else 2

@@ -80,7 +80,7 @@ class SiteDesk:
         with self._passwords:
             verdict = self._accounts.sign_in(account, password)
         if verdict.account is None:
-            self._log.write("sign-in-refused", account)
+            self._log.write("sign-in-refused", verdict.name)  # what was typed for no account may be a password
             raise SignInRefusedError(is_locked=verdict.is_locked)
         self._log.write("sign-in", verdict.account.name)
         token, _ = self._sessions.begin(verdict.account.name, verdict.account.role)

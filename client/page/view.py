@@ -15,7 +15,7 @@ from client.page.drawing import PHONE, WIDE, Band, CurveWords, bar, curve, icons
 from client.page.facts import Facts
 from client.page.reader import N_, Reader
 from client.page.shapes import Arm, HorizonRisk, Moved, Prognosis, Refused
-from client.page.words import Outcome, notice_text, outcome_of
+from client.page.words import Outcome, notice_text, outcome_of, plain_name
 
 __all__ = ["PatientView", "Seen", "patient_view"]
 
@@ -229,8 +229,10 @@ def _moved(found: Prognosis, at: int, reader: Reader) -> dict[str, Any]:
 
 def _moved_row(one: Moved, points: float, largest: float, reader: Reader) -> dict[str, Any]:
     value = reader.text(N_("missing: average used")) if one.is_missing else _value(one, reader)
+    name = plain_name(one.name, one.unit)
     return {
-        "label": one.label,
+        "label": name,
+        "note": one.label if one.label != one.name else "",
         "value": value,
         "points": reader.signed(points, 1),
         "bar": bar(points, largest),
@@ -243,8 +245,11 @@ def _value(one: Moved, reader: Reader) -> str:
         return reader.text(N_("yes")) if one.value else reader.text(N_("no"))
     if one.value is None:
         return reader.text(N_("whole layer"))
-    shown = one.value if isinstance(one.value, str) else reader.number(one.value)
-    return f"{shown} {one.unit}".strip()
+    if isinstance(one.value, str):
+        return one.value
+    if one.unit in {"day", "month", "year"}:
+        return reader.time(one.value, one.unit)
+    return f"{reader.number(one.value)} {one.unit}".strip()
 
 
 def _rank(rank: float | None, reader: Reader) -> str:
@@ -252,7 +257,7 @@ def _rank(rank: float | None, reader: Reader) -> str:
         return ""
     tenths = round(100 * rank)
     return reader.text(
-        N_("The risk is higher than that of about %(n)s of 100 people who trained the model."), n=tenths
+        N_("The risk is at least as high as that of %(n)s of 100 people who trained the model."), n=tenths
     )
 
 
@@ -311,7 +316,7 @@ def _navigation(found: Prognosis, at: int, seen: Seen, reader: Reader) -> dict[s
         query = {"horizon": f"{risk.time:g}"} | ({"since": f"{since:g}"} if since else {})
         return f"{seen.address}?{urlencode(query)}"
 
-    unit = reader.time(2, found.time_unit).split(" ", 1)[-1]
+    unit = reader.unit(found.time_unit)
     return {
         "choices": [
             {"href": href(one), "text": reader.time(one.time, found.time_unit), "is_current": i == at}

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from client.page.reader import N_, Reader
 from client.page.shapes import Notice, SiteCalibration
 
-__all__ = ["NOTICES", "Outcome", "calibration_text", "notice_text", "outcome_of"]
+__all__ = ["NOTICES", "Outcome", "calibration_text", "notice_text", "outcome_of", "plain_name"]
 
 _DEATHS = frozenset({"death", "death from any cause", "all-cause death", "décès"})
+_UNITS = frozenset({"year", "month", "day", "kg", "cm", "mm", "g", "mg", "pct", "percent"})
 _TIMES = frozenset({"horizon", "time"})
 
 NOTICES: Mapping[str, str] = {
@@ -133,6 +134,14 @@ _CALIBRATION_REASONS: Mapping[str, str] = {
 }
 
 
+def plain_name(column: str, unit: str = "") -> str:
+    """Return a column's name for people: ``age`` for ``age_years``, ``residual tumour`` for ``residual_tumour``."""
+    words = column.split("_")
+    if len(words) > 1 and words[-1].lower().rstrip("s") in {*_UNITS, unit.lower().rstrip("s")}:
+        words = words[:-1]
+    return " ".join(words)
+
+
 def outcome_of(label: str) -> Outcome:
     """Return how to speak of an endpoint: of being alive where its event is death, else of being free of it."""
     return _ALIVE if label.strip().lower() in _DEATHS else _FREE
@@ -173,8 +182,12 @@ def _with(value: float, low: float | None, high: float | None, reader: Reader) -
 
 def _shown(key: str, value: str | float, unit: str, reader: Reader) -> str:
     if isinstance(value, str):
+        if key == "column":
+            return plain_name(value, unit)
+        if key == "unit":
+            return reader.unit(value)
         if key != "date":
-            return value or ("" if key == "unit" else "…")
+            return value or "…"
         try:
             return reader.date(datetime.date.fromisoformat(value[:10]))
         except ValueError:

@@ -70,7 +70,7 @@ def prognosis(*, title: str = "Overall survival in adrenocortical carcinoma", la
     return Prognosis(
         KEY, "acc-survival", label, title, "day", "diagnosis", risks(1.7), curve(1.7), curve(1.0, band=False), 0.9,
         moved, (LayerShare("clinical", 4, 4), LayerShare("rna", 0, 500), LayerShare("cnv", 420, 500)),
-        (Notice("layer-missing", {"layer": "rna"}), Notice("calibration-unknown")), arms, None, False, None,
+        (Notice("layer-missing", {"layer": "rna"}), Notice("interval-shrunken")), arms, None, False, None,
         False, 0.95,
     )  # fmt: skip
 
@@ -134,7 +134,7 @@ class MadeUpDesk:
     def fields(self, key: str) -> tuple[FormField, ...]:
         self.held(key)
         return (
-            FormField("age", "Age at diagnosis", "clinical", "number", "years", 18, 80, (), True),
+            FormField("age", "At diagnosis", "clinical", "number", "year", 18, 80, (), True),
             FormField(
                 "sex",
                 self.title_text if "script" in self.title_text else "Sex",
@@ -163,7 +163,7 @@ class MadeUpDesk:
         self, who: Signed | System, patient: OpenPatient, *, since: float | None, horizons: tuple[float, ...] = ()
     ) -> tuple[Prognosis | Refused, Artefact | None]:
         if patient.row.patient_id == "P0077" or patient.row.cells.get("age", 50) > 80:
-            values = {"column": "Age at diagnosis", "low": 18.0, "high": 80.5, "unit": "years"}
+            values = {"column": "Age at diagnosis", "low": 18.0, "high": 80.5, "unit": "year"}
             return Refused((Notice("beyond-range", values),)), self._artefact()
         return prognosis(title=self.title_text), self._artefact()
 

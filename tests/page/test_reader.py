@@ -43,7 +43,7 @@ def test_every_code_has_a_sentence_with_all_its_values(language: str) -> None:
 
 
 def test_open_ends_of_a_range_are_not_left_blank() -> None:
-    notice = Notice("beyond-range", {"column": "Age", "low": 18.0, "high": "", "unit": "years"})
+    notice = Notice("beyond-range", {"column": "Age", "low": 18.0, "high": "", "unit": "year"})
     assert notice_text(notice, reader_of("en")) == "“Age” lies outside what the model learned from (18 to … years)."
 
 
