@@ -159,9 +159,7 @@ def _form(asking: Visit, key: str, given: Mapping[str, str], problems: tuple[Not
             "codes": _codes(field, asking.reader),
             "given": given.get(field.name, ""),
             "required": field.required,
-            "note": ". ".join(
-                filter(None, (field.label if field.label != field.name else "", _range(field, asking.reader)))
-            ),
+            "note": _note(field, asking.reader),
         }
         for field in asking.desk.fields(key)
     ]

@@ -232,7 +232,7 @@ def _moved_row(one: Moved, points: float, largest: float, reader: Reader) -> dic
     name = plain_name(one.name, one.unit)
     return {
         "label": name,
-        "note": one.label if one.label != one.name else "",
+        "note": one.label if one.label.lower() not in {one.name.lower(), name.lower()} else "",
         "value": value,
         "points": reader.signed(points, 1),
         "bar": bar(points, largest),

@@ -49,10 +49,10 @@ def prognosis(*, title: str = "Overall survival in adrenocortical carcinoma", la
         )
 
     moved = (
-        Moved("stage", "Stage", "clinical", "stage 4", "", 18.3, (9.1, 15.2, 18.3), is_missing=False),
+        Moved("stage", "ENSAT stage", "clinical", "stage 4", "", 18.3, (9.1, 15.2, 18.3), is_missing=False),
         Moved(
             "age",
-            f"Age {title if 'script' in title else ''}",
+            title if "script" in title else "At diagnosis",
             "clinical",
             57.0,
             "years",
@@ -60,7 +60,7 @@ def prognosis(*, title: str = "Overall survival in adrenocortical carcinoma", la
             (1.0, 2.5, 4.2),
             is_missing=False,
         ),
-        Moved("mitotane", "Mitotane", "clinical", True, "", -3.3, (-1.2, -2.0, -3.3), is_missing=False),
+        Moved("mitotane", "After surgery", "clinical", True, "", -3.3, (-1.2, -2.0, -3.3), is_missing=False),
         Moved("rna", "rna", "rna", None, "", 0.0, (0.0, 0.0, 0.0), is_missing=True),
     )
     arms = (
