@@ -124,6 +124,8 @@ def test_paper_shows_the_result_without_buttons(clinician: Tab) -> None:
     assert clinician.page.locator("#lead").is_visible()
     assert clinician.page.get_by_text("Patient P0042").first.is_visible()
     assert clinician.page.locator(".banner").is_visible()
+    table = clinician.page.locator("#curve-table")
+    assert table.evaluate("one => one.checkVisibility({contentVisibilityAuto: true})")  # opened on paper
     for gone in (".top", ".choice", "#since"):
         assert not clinician.page.locator(gone).first.is_visible(), gone
     assert len(clinician.page.pdf()) > 10_000
