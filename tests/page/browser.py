@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 from starlette.types import ASGIApp
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
@@ -106,6 +107,22 @@ class Tab:
         self.open("/")
         self.page.fill("#patient", patient)
         self.page.click("main button")
+
+    def picture(self, path: Path) -> bytes:
+        """Take a picture of the whole page.
+
+        Chromium without a screen now and then says that it cannot yet ("Unable to capture screenshot"): asked again a
+        moment later it does.
+        """
+        self.page.wait_for_load_state("load")
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                return self.page.screenshot(path=str(path), full_page=True)
+            except PlaywrightError as error:
+                if "Unable to capture" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.3)
 
     def violations(self) -> list[tuple[str, str]]:
         """Return what axe-core finds against WCAG 2.2 AA, on the page as it is."""

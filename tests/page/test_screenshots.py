@@ -32,6 +32,6 @@ def test_the_page_as_it_looks(browser: Browser, address: str, tmp_path: Path, na
     with tab(browser, address, locale=language, viewport=viewport) as one:
         one.sign_in()
         one.find(patient)
-        picture = one.page.screenshot(path=str(folder / name), full_page=patient != "P0077")
+        picture = one.picture(folder / name)
     assert picture.startswith(b"\x89PNG")
     assert (folder / name).stat().st_size > 10_000
