@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.cox import Penalties, estimates, is_efron, no_events, switched_off
+from models.cox import estimates, is_efron, no_events
 from models.moments import n_patients_spec
 from models.newton import (
     DERIVATIVE_BOUND,
@@ -24,6 +24,7 @@ from models.newton import (
     within_bounds,
 )
 from models.partial_likelihood import deaths, risk_sums, weighted_products
+from models.penalties import Penalties, switched_off
 from models.preparation import Preparation
 from models.step import Arrays, Context, Floats, Turn
 from models.time_grid import Spells, interval_of

@@ -14,9 +14,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.newton import packed
+from models.moments import n_patients_spec
+from models.newton import DERIVATIVE_BOUND, packed
 from models.step import Floats
 from models.time_grid import Spells
+from schemas.plan import ArraySpec
 
 FLOOR = -50.0
 CEILING = 20.0
@@ -25,6 +27,38 @@ CEILING = 20.0
 def is_open(alpha: Floats) -> NDArray[np.bool_]:
     """Return the (K,) mask of the intervals that take part."""
     return (alpha > FLOOR) & (alpha < CEILING)
+
+
+def alpha_at_zero(events: Floats, survived: Floats) -> Floats:
+    """Return the (K,) alpha that fits where all at risk are alike (beta = 0); intervals that tell nothing are closed.
+
+    Args:
+        events: (K,) patients with the event in each interval.
+        survived: (K,) patients known to survive it.
+    """
+    open_ = (events > 0) & (survived > 0)
+    alpha = np.where(events > 0, CEILING, FLOOR)
+    alpha[open_] = np.log(np.log1p(events[open_] / survived[open_]))
+    return alpha
+
+
+def slope_specs(k: int, p: int) -> tuple[ArraySpec, ...]:
+    """Return what every fit of this likelihood releases: counts, value, gradient, and alpha's information.
+
+    Args:
+        k: K, intervals of the grid.
+        p: Coefficients.
+    """
+    bound = DERIVATIVE_BOUND
+    return (
+        n_patients_spec(),
+        ArraySpec(name="events", shape=(k,), meaning="patients with the event in each interval"),
+        ArraySpec(name="n_survived", shape=(k,), meaning="patients known to survive each interval"),
+        ArraySpec(name="log_likelihood", shape=(), meaning="log-likelihood", bound=bound),
+        ArraySpec(name="gradient_alpha", shape=(k,), meaning="its slope in each baseline hazard", bound=bound),
+        ArraySpec(name="gradient_beta", shape=(p,), meaning="its slope in each coefficient", bound=bound),
+        ArraySpec(name="hessian_alpha", shape=(k,), meaning="its information on each baseline hazard", bound=bound),
+    )
 
 
 def summand(spells: Spells, x: Floats, log_hazard: Floats, alpha: Floats, *, expected: bool) -> dict[str, Floats]:
@@ -37,19 +71,10 @@ def summand(spells: Spells, x: Floats, log_hazard: Floats, alpha: Floats, *, exp
         alpha: (K,) log baseline hazards.
         expected: Whether the information is the expected one (Fisher's), or minus the second derivatives.
     """
-    survived, took_part = spells.survived, is_open(alpha)
-    baseline = np.where(took_part, np.exp(np.where(took_part, alpha, 0.0)), 0.0)
-    ratio = np.exp(log_hazard)
-    # Survival: u_ik = exp(alpha_k) exp(x_i beta) splits, so no table of patients x intervals is needed.
-    lost = ratio * survived.over_intervals(baseline)
+    survived, baseline, ratio = spells.survived, _baseline(alpha), np.exp(log_hazard)
+    value, slope_of, curvature_of, lost = _patient_terms(spells, log_hazard, alpha)
     columns = np.column_stack((np.ones(ratio.size), x))
     at_risk = baseline[:, None] * survived.over_patients(ratio[:, None] * columns)
-    # Events: derivatives of log(1 - exp(-u)) by eta = log u.
-    in_open = took_part[spells.event_interval]
-    u = np.where(in_open, baseline[spells.event_interval] * ratio[spells.event], 1.0)
-    value, slope, curvature = (np.where(in_open, term, 0.0) for term in event_terms(u))
-    slope_of, curvature_of = np.zeros(ratio.size), np.zeros(ratio.size)
-    slope_of[spells.event], curvature_of[spells.event] = slope, curvature
     ones = np.ones(ratio.size)
     if expected:
         by_interval, weights = _expected(spells, columns, baseline, ratio)
@@ -76,7 +101,7 @@ def slopes(spells: Spells, x: Floats, log_hazard: Floats, alpha: Floats) -> dict
     `summand`.
     """
     value, slope, curvature, lost = _patient_terms(spells, log_hazard, alpha)
-    baseline = np.where(is_open(alpha), np.exp(np.where(is_open(alpha), alpha, 0.0)), 0.0)
+    baseline = _baseline(alpha)
     at_risk = baseline * spells.survived.over_patients(np.exp(log_hazard))
     ones = np.ones(log_hazard.size)
     return {
@@ -97,15 +122,22 @@ def patient_slopes(spells: Spells, log_hazard: Floats, alpha: Floats) -> Floats:
     return slope - lost
 
 
+def _baseline(alpha: Floats) -> Floats:
+    """Return the (K,) baseline hazards, 0 in closed intervals."""
+    took_part = is_open(alpha)
+    return np.where(took_part, np.exp(np.where(took_part, alpha, 0.0)), 0.0)
+
+
 def _patient_terms(spells: Spells, log_hazard: Floats, alpha: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Return each patient's event term, its slope and minus its curvature, and the hazard survived; all (n,)."""
-    took_part = is_open(alpha)
-    baseline = np.where(took_part, np.exp(np.where(took_part, alpha, 0.0)), 0.0)
+    took_part, baseline = is_open(alpha), _baseline(alpha)
     ratio = np.exp(log_hazard)
     in_open = took_part[spells.event_interval]
     u = np.where(in_open, baseline[spells.event_interval] * ratio[spells.event], 1.0)
+    # Events: derivatives of log(1 - exp(-u)) by eta = log u.
     terms = np.zeros((3, ratio.size))
     terms[:, spells.event] = [np.where(in_open, term, 0.0) for term in event_terms(u)]
+    # Survival: u_ik = exp(alpha_k) exp(x_i beta) splits, so no table of patients x intervals is needed.
     return terms[0], terms[1], terms[2], ratio * spells.survived.over_intervals(baseline)
 
 

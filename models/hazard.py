@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.cox import Penalties, no_events, switched_off
-from models.grouped_likelihood import CEILING, FLOOR, is_open, summand
-from models.moments import n_patients_spec
+from models.cox import no_events
+from models.grouped_likelihood import CEILING, FLOOR, alpha_at_zero, is_open, slope_specs, summand
 from models.newton import (
     DERIVATIVE_BOUND,
     MAX_ROUNDS,
@@ -30,6 +29,7 @@ from models.newton import (
     unpacked,
     within_bounds,
 )
+from models.penalties import Penalties, switched_off
 from models.preparation import Preparation
 from models.step import Arrays, Context, Floats, Turn
 from models.time_grid import grid_specs, interval_of
@@ -82,15 +82,7 @@ class Hazard:
             ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios"),
         )
         releases = (
-            n_patients_spec(),
-            ArraySpec(name="events", shape=(k,), meaning="patients with the event in each interval"),
-            ArraySpec(name="n_survived", shape=(k,), meaning="patients known to survive each interval"),
-            ArraySpec(name="log_likelihood", shape=(), meaning="log-likelihood", bound=bound),
-            ArraySpec(name="gradient_alpha", shape=(k,), meaning="its slope in each baseline hazard", bound=bound),
-            ArraySpec(name="gradient_beta", shape=(p,), meaning="its slope in each coefficient", bound=bound),
-            ArraySpec(
-                name="hessian_alpha", shape=(k,), meaning="its information on each baseline hazard", bound=bound
-            ),
+            *slope_specs(k, p),
             ArraySpec(
                 name="hessian_alpha_beta",
                 shape=(k, p),
@@ -174,8 +166,7 @@ class Hazard:
             raise no_events()
         open_ = _in_use(total)
         events, survived = total["events"][open_], total["n_survived"][open_]
-        alpha = _closed_alpha(total)
-        alpha[open_] = np.log(np.log1p(events / survived))
+        alpha = alpha_at_zero(total["events"], total["n_survived"])
         at_risk = events + survived
         objective = float(events @ np.log(events / at_risk) + survived @ np.log(survived / at_risk))
         return Search(

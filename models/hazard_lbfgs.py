@@ -13,11 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from models.cox import no_events
-from models.grouped_likelihood import CEILING, FLOOR, slopes
+from models.grouped_likelihood import alpha_at_zero, slope_specs, slopes
 from models.lbfgs import Descent
-from models.moments import n_patients_spec
 from models.newton import DERIVATIVE_BOUND, can_evaluate, refused, within_bounds
-from models.penalties import OFF, given_penalties, penalties_for
+from models.penalties import OFF, Penalties
 from models.preparation import Preparation
 from models.step import Arrays, Context, DivergedError, Floats, Turn
 from models.time_grid import grid_specs, interval_of
@@ -51,7 +50,7 @@ class HazardLbfgs:
         self._p = len(context.design)
         self._n_bins = context.n_bins
         self._exact = bool(context.settings.get("exact", False))
-        self._given = given_penalties(context)
+        self._penalties = Penalties(context)
 
     def parts(self) -> tuple[PartSpec, ...]:
         """Return the one question: value, gradient, and the diagonal of the information, at a point."""
@@ -63,15 +62,7 @@ class HazardLbfgs:
             ArraySpec(name="beta", shape=(p,), meaning="log hazard ratios"),
         )
         releases = (
-            n_patients_spec(),
-            ArraySpec(name="events", shape=(k,), meaning="patients with the event in each interval"),
-            ArraySpec(name="n_survived", shape=(k,), meaning="patients known to survive each interval"),
-            ArraySpec(name="log_likelihood", shape=(), meaning="log-likelihood", bound=bound),
-            ArraySpec(name="gradient_alpha", shape=(k,), meaning="its slope in each baseline hazard", bound=bound),
-            ArraySpec(name="gradient_beta", shape=(p,), meaning="its slope in each coefficient", bound=bound),
-            ArraySpec(
-                name="hessian_alpha", shape=(k,), meaning="its information on each baseline hazard", bound=bound
-            ),
+            *slope_specs(k, p),
             ArraySpec(
                 name="diagonal_beta", shape=(p,), meaning="its information on each coefficient alone", bound=bound
             ),
@@ -105,8 +96,11 @@ class HazardLbfgs:
         """
         search = Descent.of(state)
         if not state["started"]:
-            return self._ask(Descent.start(np.concatenate((_alpha_at_zero(total), np.zeros(self._p)))))
-        penalties = penalties_for(self._given, inputs, self._p)
+            if not total["events"].any():
+                raise no_events()
+            alpha = alpha_at_zero(total["events"], total["n_survived"])
+            return self._ask(Descent.start(np.concatenate((alpha, np.zeros(self._p)))))
+        penalties = self._penalties.of(inputs)
         is_on = penalties < OFF
         weights = np.where(is_on, penalties, 0.0)
         beta = search.candidate[self._n_bins :]
@@ -148,17 +142,3 @@ class HazardLbfgs:
             "n_patients": np.array(float(total["n_patients"])),
             "n_events": np.array(float(total["events"].sum())),
         }
-
-
-def _alpha_at_zero(total: Arrays) -> Floats:
-    """Return the (K,) alpha that fits where all at risk are alike, out of the counts.
-
-    Raises:
-        DivergedError: When there is no event at all.
-    """
-    if not total["events"].any():
-        raise no_events()
-    open_ = (total["events"] > 0) & (total["n_survived"] > 0)
-    alpha = np.where(total["events"] > 0, CEILING, FLOOR)
-    alpha[open_] = np.log(np.log1p(total["events"][open_] / total["n_survived"][open_]))
-    return alpha

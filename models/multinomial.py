@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.cox import Penalties, switched_off
 from models.moments import n_patients_spec
 from models.newton import (
     DERIVATIVE_BOUND,
@@ -24,6 +23,7 @@ from models.newton import (
     unpacked,
     within_bounds,
 )
+from models.penalties import Penalties, switched_off
 from models.preparation import Preparation
 from models.softmax import by_category, in_order, log_odds_of, summand
 from models.step import Arrays, Context, DivergedError, Floats, Turn

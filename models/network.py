@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.cox import no_events
-from models.grouped_likelihood import CEILING, FLOOR, patient_slopes, slopes
+from models.grouped_likelihood import alpha_at_zero, patient_slopes, slope_specs, slopes
 from models.moments import n_patients_spec
 from models.network_shape import Encoder, Shape
 from models.newton import DERIVATIVE_BOUND, can_evaluate, refused, within_bounds
-from models.penalties import OFF, given_penalties, penalties_for
+from models.penalties import OFF, Penalties
 from models.preparation import Preparation
 from models.server_optimiser import Optimiser
 from models.step import Arrays, Context, DivergedError, Floats, Turn
@@ -74,7 +74,7 @@ class HazardNetwork:
         self._p = len(context.design)
         self._n_bins = context.n_bins
         self._exact = bool(context.settings.get("exact", False))
-        self._given = given_penalties(context)
+        self._penalties = Penalties(context)
         self._network: Mapping[str, Any] = context.settings["network"]
         self._optimiser = Optimiser(self._network["server"], float(self._network["rate"]))
 
@@ -93,16 +93,7 @@ class HazardNetwork:
             name="update", shape=(n_weights,), meaning="what training moved each weight by", bound=bound
         )
         rounds = int(self._network["rounds"])
-        looks = (
-            n_patients_spec(),
-            ArraySpec(name="events", shape=(k,), meaning="patients with the event in each interval"),
-            ArraySpec(name="n_survived", shape=(k,), meaning="patients known to survive each interval"),
-            ArraySpec(name="log_likelihood", shape=(), meaning="log-likelihood", bound=bound),
-            ArraySpec(name="gradient_alpha", shape=(k,), meaning="its slope in each baseline hazard", bound=bound),
-            ArraySpec(
-                name="hessian_alpha", shape=(k,), meaning="its information on each baseline hazard", bound=bound
-            ),
-        )
+        looks = tuple(spec for spec in slope_specs(k, self._p) if spec.name != "gradient_beta")
         return (
             PartSpec(name="baseline", sends=sends, releases=looks, times=rounds // UPDATES_A_BASELINE + 8),
             PartSpec(
@@ -182,7 +173,10 @@ class HazardNetwork:
     def _looked(self, state: Arrays, penalties: Floats, total: Arrays) -> Turn:
         looks = float(state["looks"])
         if looks == 0:
-            return Turn({**state, "alpha": _alpha_at_zero(total), "looks": np.array(1.0)}, "baseline")
+            if not total["events"].any():
+                raise no_events()
+            alpha = alpha_at_zero(total["events"], total["n_survived"])
+            return Turn({**state, "alpha": alpha, "looks": np.array(1.0)}, "baseline")
         pull = 0.5 * float(np.where(penalties < OFF, penalties, 0.0) @ state["weights"] ** 2)
         objective = float(total["log_likelihood"]) - pull
         first = objective if looks == 1 else float(state["first_objective"])
@@ -219,7 +213,7 @@ class HazardNetwork:
 
     def _weight_penalties(self, inputs: Arrays) -> Floats:
         """Return the (P,) penalty of every weight: that of its encoder's first column."""
-        penalties = penalties_for(self._given, inputs, self._p)
+        penalties = self._penalties.of(inputs)
         encoders = self._shape.encoders
         return np.concatenate([np.full(one.n_weights, penalties[one.columns[0]]) for one in encoders])
 
@@ -258,12 +252,3 @@ def _encoded(encoder: Encoder, weights: torch.Tensor, x: torch.Tensor) -> torch.
     mine = x[:, engine.from_numpy(np.array(encoder.columns))]
     found: torch.Tensor = mine @ u + engine.tanh(mine @ w.reshape(h, d).T + b) @ v - engine.tanh(b) @ v
     return found
-
-
-def _alpha_at_zero(total: Arrays) -> Floats:
-    if not total["events"].any():
-        raise no_events()
-    open_ = (total["events"] > 0) & (total["n_survived"] > 0)
-    alpha = np.where(total["events"] > 0, CEILING, FLOOR)
-    alpha[open_] = np.log(np.log1p(total["events"][open_] / total["n_survived"][open_]))
-    return alpha

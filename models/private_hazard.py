@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.cox import penalties_of
 from models.grouped_likelihood import event_terms
+from models.penalties import penalties_of
 from models.preparation import Preparation
 from models.private import Pieces, clipping, noise_of, over_pieces, pieces_of
 from models.step import Arrays, Context, Floats, Turn

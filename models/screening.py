@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.cox import no_events
-from models.grouped_likelihood import CEILING, FLOOR, event_terms, is_open, patient_slopes
+from models.grouped_likelihood import alpha_at_zero, event_terms, is_open, patient_slopes
 from models.moments import n_patients_spec, patients_behind
 from models.preparation import layer_specs, layer_z
 from models.step import Arrays, Context, Floats, Turn
@@ -117,7 +117,7 @@ class Screening:
         if part == "counts":
             if not total["events"].any():
                 raise no_events()
-            return Turn({"alpha": _alpha_at_zero(total["events"], total["n_survived"])}, "tests")
+            return Turn({"alpha": alpha_at_zero(total["events"], total["n_survived"])}, "tests")
         done: dict[str, Floats] = {}
         for layer in self._layers:
             scale = inputs[f"{layer.name}_scale"]
@@ -155,14 +155,6 @@ def _largest(found: Floats, scale: Floats, keep: int) -> Floats:
     mask = np.zeros(scale.size)
     mask[order[:keep]] = 1.0
     return mask * (scale > 0)
-
-
-def _alpha_at_zero(events: Floats, survived: Floats) -> Floats:
-    """Return the (K,) alpha that fit when all are alike; intervals that tell nothing are closed."""
-    is_used = (events > 0) & (survived > 0)
-    alpha = np.where(events > 0, CEILING, FLOOR)
-    alpha[is_used] = np.log(np.log1p(events[is_used] / survived[is_used]))
-    return alpha
 
 
 def _expected_weights(spells: Spells, alpha: Floats) -> Floats:
