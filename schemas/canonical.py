@@ -8,7 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
+
+from pydantic import ValidationError
+
+from schemas.errors import MessageError
+
+
+class _Document(Protocol):
+    """What is sent and hashed as one canonical text, `content`."""
+
+    @classmethod
+    def model_validate_json(cls, json_data: bytes) -> Self: ...
+
+    @property
+    def content(self) -> bytes: ...
+
+
+_D = TypeVar("_D", bound=_Document)
 
 
 def canonical_json(value: Any) -> bytes:
@@ -23,3 +40,24 @@ def canonical_json(value: Any) -> bytes:
 def sha256_hex(data: bytes) -> str:
     """Return the SHA-256 of `data` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def read_canonical(kind: type[_D], content: bytes, name: str, spoken: str) -> _D:
+    """Parse the bytes of a document that has one canonical text: two texts of one document would have two hashes.
+
+    Args:
+        kind: Of the document.
+        content: Hostile until read.
+        name: For the reader of the error, with its article: ``an approval``.
+        spoken: The same without: ``approval``.
+
+    Raises:
+        MessageError: When they are none, or not in canonical form.
+    """
+    try:
+        document = kind.model_validate_json(content)
+    except (ValidationError, RecursionError):
+        raise MessageError(f"not {name} of version 1") from None
+    if document.content != content:
+        raise MessageError(f"the {spoken} is not in canonical form")
+    return document

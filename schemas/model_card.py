@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schemas.canonical import canonical_json, sha256_hex
+from schemas.canonical import canonical_json, read_canonical, sha256_hex
 from schemas.errors import MessageError
 
 __all__ = [
@@ -226,13 +226,9 @@ def read_card(content: bytes) -> ModelCard:
     Raises:
         MessageError: When they are not a card in canonical form.
     """
-    try:
-        card = ModelCard.model_validate_json(content[: MAX_BYTES + 1])
-    except (ValidationError, RecursionError):
-        raise MessageError("not a model's card of version 1") from None
-    if card.content != content:
-        raise MessageError("the card is not in canonical form")
-    return card
+    if len(content) > MAX_BYTES + 1:
+        raise MessageError("not a model's card of version 1")
+    return read_canonical(ModelCard, content, "a model's card", "card")
 
 
 def read_attack(content: bytes) -> MembershipAttack:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.artefact import Hash, Key32, Signature64
-from schemas.canonical import canonical_json
+from schemas.canonical import canonical_json, read_canonical
 from schemas.errors import MessageError
 
 __all__ = ["MAX_LIST_BYTES", "ListedModel", "ModelList", "read_model_list"]
@@ -114,10 +114,4 @@ def read_model_list(content: bytes) -> ModelList:
     """
     if len(content) > MAX_LIST_BYTES:
         raise MessageError("too long for a list of models")
-    try:
-        models = ModelList.model_validate_json(content)
-    except (ValidationError, RecursionError):
-        raise MessageError("not a list of models of version 1") from None
-    if models.content != content:
-        raise MessageError("the list of models is not in canonical form")
-    return models
+    return read_canonical(ModelList, content, "a list of models", "list of models")

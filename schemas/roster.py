@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schemas.canonical import canonical_json, sha256_hex
+from schemas.canonical import canonical_json, read_canonical, sha256_hex
 from schemas.errors import MessageError
 
 __all__ = [
@@ -242,13 +242,7 @@ def read_approval(content: bytes) -> Approval:
     Raises:
         MessageError: When they are not an approval in canonical form.
     """
-    try:
-        approval = Approval.model_validate_json(content)
-    except (ValidationError, RecursionError):
-        raise MessageError("not an approval of version 1") from None
-    if approval.content != content:
-        raise MessageError("the approval is not in canonical form")
-    return approval
+    return read_canonical(Approval, content, "an approval", "approval")
 
 
 def _bytes_of(text: str) -> bytes:
