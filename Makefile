@@ -34,7 +34,7 @@ demo: setup
 	$(BIN)/archipel demo --cohort $(COHORT) --out $(OUT) $(if $(filter no,$(SERVE)),--no-serve)
 
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST)
+	$(BIN)/python -m pytest --cov --cov-report=term -m "not containers" $(PYTEST)
 
 check: setup
 	$(BIN)/ruff check .
