@@ -35,7 +35,7 @@ __all__ = ["Worker", "main"]
 
 log = logging.getLogger("archipel.site")
 
-_WARM = ("numpy", "pandas", "scipy.linalg", "models", "client.execute")
+_WARM = ("numpy", "pyarrow", "scipy.linalg", "models", "client.execute")
 
 
 class Worker:
