@@ -22,6 +22,10 @@ This page is written from the commands' own help (`python -m archipel.command_do
 - `--json` prints one JSON document on standard output; progress and errors go to standard error.
 - The hub's folder comes from `--home` or `--hub`, else from `ARCHIPEL_HUB_HOME`, else `./hub`; a site's from
   `--home`, else `ARCHIPEL_SITE_HOME`, else `./site`.
+- Every key of `hub.toml` and `site.toml` may be given by environment under its own name in capitals, keys of a
+  section after two underscores: `ARCHIPEL_HUB__PUBLIC_PORT=9443`, `ARCHIPEL_SITE__FLOORS__MIN_PATIENTS=20`. The
+  environment wins over the file, lists and truth values are written as in the file (`["", "NA"]`, `true`), and a name
+  that is no key is a fault. No secret is a setting: keys lie in the folder.
 - `ARCHIPEL_DEBUG=1` lets an unforeseen error show its traceback. It may quote cells of a table: do not send it.
 
 ## In which order

@@ -31,6 +31,7 @@ from client.approvals import approve
 from client.dialect import Dialect
 from client.optout import OPTOUT_FILE
 from privacy.budget import Limit
+from schemas.environment import HUB_PREFIX, SITE_PREFIX
 from schemas.errors import ArchipelError
 from schemas.plan import Plan
 from schemas.processes import PARENT_VARIABLE
@@ -91,6 +92,7 @@ class LocalFederation:
 
     def set_up(self) -> None:
         """Make all folders and enrol every site with the hub, as people would with their files."""
+        _forget_settings()
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         init_hub(self.hub, public_port=0, internal_port=0)
         for name, tables in self.sites.items():
@@ -215,6 +217,12 @@ class LocalFederation:
                 start_new_session=True,
                 env={**os.environ, **_QUIET, PARENT_VARIABLE: str(os.getpid())},
             )
+
+
+def _forget_settings() -> None:
+    """Drop settings given by environment, as in an image: they are those of one hub or site, and here are several."""
+    for name in [name for name in os.environ if name.startswith((HUB_PREFIX, SITE_PREFIX))]:
+        del os.environ[name]
 
 
 _QUIET = {

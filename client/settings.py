@@ -1,4 +1,4 @@
-"""A site's settings: `site.toml` in the site's home folder, read once, passed down.
+"""A site's settings: `site.toml` in the site's home folder and the environment over it, read once, passed down.
 
 They belong to the hospital alone: where its tables are, how they are written, and floors that may be stricter
 than the federation's. Nothing here is sent to the hub but the name and the title.
@@ -6,7 +6,9 @@ than the federation's. Nothing here is sent to the hub but the name and the titl
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from client.dialect import Dialect
 from client.view_settings import ViewSettings
+from schemas.environment import SITE_PREFIX, SettingsSource
 from schemas.errors import Fault, FaultsError
+from schemas.operation import Host, Logs, Port
 from schemas.study import MIN_EVENTS_FLOOR, MIN_PATIENTS_FLOOR
-from schemas.toml_source import TomlSource
 
 __all__ = ["SETTINGS_FILE", "DatasetBudget", "Floors", "SiteFloors", "SiteSettings", "load_settings"]
 
@@ -102,6 +105,9 @@ class SiteSettings(BaseModel):
         max_rounds: Rounds that the site answers in one run; without it the plan's own limit holds.
         budget: For studies under differential privacy (section `[budget]`); without it the site refuses them.
         view: The patient page (section `[view]`).
+        logs: Where the processes write what happens (`schemas.operation`).
+        metrics_port: On which health and figures are served to a monitoring system; 0: not at all.
+        metrics_listen: Address that this port binds.
     """
 
     model_config = _STRICT
@@ -112,12 +118,15 @@ class SiteSettings(BaseModel):
     title: str = Field(default="", max_length=200)
     hub_address: str
     tables: Path
-    runtime_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    runtime_port: Port = 0
     dialect: Dialect = Field(default_factory=Dialect, alias="csv")
     floors: SiteFloors = SiteFloors()
     max_rounds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     budget: DatasetBudget | None = None
     view: ViewSettings = ViewSettings()
+    logs: Logs = "files"
+    metrics_port: Port = 0
+    metrics_listen: Host = "127.0.0.1"
 
     @field_validator("hub_address")
     @classmethod
@@ -137,18 +146,23 @@ class SiteSettings(BaseModel):
         return title
 
 
-def load_settings(home: Path) -> SiteSettings:
+def load_settings(home: Path, environ: Mapping[str, str] | None = None) -> SiteSettings:
     """Read `site.toml` in the site's home folder; a relative `tables` folder starts from there.
 
+    Args:
+        home: The site's folder.
+        environ: Variables that win over the file (`schemas.environment`); by default this process's.
+
     Raises:
-        FaultsError: Naming every fault at once, each with its line.
+        FaultsError: Naming every fault at once, each with its line or its variable.
     """
     if not (home / SETTINGS_FILE).exists():
         remedy = "make one with `archipel site init`, or name the site's folder with --home"
         raise FaultsError(
             str(home.absolute()), [Fault(SETTINGS_FILE, "is missing: this folder is no site's", remedy)]
         )
-    source = TomlSource(home / SETTINGS_FILE)
+    variables = os.environ if environ is None else environ
+    source = SettingsSource(home / SETTINGS_FILE, SiteSettings, SITE_PREFIX, variables)
     settings = source.parse(SiteSettings)
     lines = {key: source.where(("csv", key)) for key in Dialect.model_fields if "csv" in source.data}
     return settings.model_copy(

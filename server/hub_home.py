@@ -1,6 +1,6 @@
 """The hub's folder: settings, certificates and secrets, made once and checked at every start.
 
-    DIR/hub.toml            settings (kind "hub")
+    DIR/hub.toml            settings (kind "hub"), which `server.hub_settings` reads
     DIR/sites.json          enrolled sites: [{"name", "node_public_key"}], written by enrolment
     DIR/keys/               authority, server certificate, the two local secrets (0600)
     DIR/run/                pid files, nodes.json (which connection is which site now)
@@ -14,13 +14,9 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
-import re
 import secrets
 import socket
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -29,132 +25,14 @@ from cryptography.x509.oid import NameOID
 
 from privacy.storage import write_durably
 from schemas.errors import Fault, FaultsError
+from schemas.operation import port_problem
 from schemas.processes import run_folder
+from server.hub_settings import HOST_REMEDY, HubSettings, is_host, load_hub_settings
 
 __all__ = ["HubSettings", "check_hub", "free_port", "hub_init", "load_hub_settings", "write_private"]
 
 _AUTHORITY_DAYS = 3650
 _SERVER_DAYS = 825
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
-_HOST_REMEDY = "write it without https:// and without a port, for example hub.example.org"
-
-
-@dataclass(frozen=True)
-class HubSettings:
-    """What `hub.toml` says, and where everything lies.
-
-    Attributes:
-        home: The hub's folder.
-        host: Name or address by which sites reach the hub; stands in its certificate.
-        listen: Address the public listener binds.
-        public_port: Port for sites: the fleet API and health, nothing else.
-        internal_port: Port on loopback for the hub's own processes.
-    """
-
-    home: Path
-    host: str
-    listen: str
-    public_port: int
-    internal_port: int
-
-    @property
-    def internal_address(self) -> str:
-        """Address of the internal listener, as Flower's clients want it."""
-        return f"127.0.0.1:{self.internal_port}"
-
-    @property
-    def authority(self) -> Path:
-        """Certificate of the hub's own authority; each site holds a copy."""
-        return self.home / "keys" / "hub-ca.crt"
-
-    @property
-    def server_certificate(self) -> Path:
-        """Certificate of both listeners."""
-        return self.home / "keys" / "server.crt"
-
-    @property
-    def server_key(self) -> Path:
-        """Private key of both listeners."""
-        return self.home / "keys" / "server.key"
-
-    @property
-    def superexec_secret(self) -> Path:
-        """Secret with which the launcher asks for tasks."""
-        return self.home / "keys" / "superexec.secret"
-
-    @property
-    def control_token(self) -> Path:
-        """Bearer token of the control API."""
-        return self.home / "keys" / "control.token"
-
-    @property
-    def sites_file(self) -> Path:
-        """The enrolled sites."""
-        return self.home / "sites.json"
-
-    @property
-    def nodes_file(self) -> Path:
-        """Site name to Flower node id, true for the SuperLink running now."""
-        return self.home / "run" / "nodes.json"
-
-
-def load_hub_settings(home: Path) -> HubSettings:
-    """Reads `hub.toml`.
-
-    Raises:
-        FaultsError: Naming every fault of the file at once.
-    """
-    path = home / "hub.toml"
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        remedy = "make one with `archipel hub init`, or name the hub's folder (--home or --hub)"
-        raise FaultsError(
-            str(home.absolute()), [Fault("hub.toml", "is missing: this folder is no hub's", remedy)]
-        ) from None
-    except OSError as error:
-        raise FaultsError(str(path), [Fault("hub.toml", f"cannot be read ({error.strerror})")]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FaultsError(str(path), [Fault("hub.toml", f"is not TOML: {error}")]) from None
-    faults = _table_faults(table)
-    if faults:
-        raise FaultsError(str(path), faults)
-    return HubSettings(
-        home=home.resolve(),
-        host=table["host"],
-        listen=table["listen"],
-        public_port=table["public_port"],
-        internal_port=table["internal_port"],
-    )
-
-
-def _table_faults(table: dict[str, Any]) -> list[Fault]:
-    faults = []
-    wanted: dict[str, type] = {
-        "kind": str,
-        "version": int,
-        "host": str,
-        "listen": str,
-        "public_port": int,
-        "internal_port": int,
-    }
-    for name, kind in wanted.items():
-        if name not in table:
-            faults.append(Fault(f"hub.toml, {name}", "is missing"))
-        elif type(table[name]) is not kind:
-            faults.append(Fault(f"hub.toml, {name}", f"is not {'a number' if kind is int else 'text'}"))
-    faults += [Fault(f"hub.toml, {name}", "is not a setting of the hub") for name in sorted(set(table) - set(wanted))]
-    if table.get("kind") not in (None, "hub") or table.get("version") not in (None, 1):
-        faults.append(Fault("hub.toml", 'needs kind = "hub" and version = 1'))
-    if isinstance(table.get("host"), str) and not _is_host(table["host"]):
-        faults.append(Fault("hub.toml, host", "is no host name and no address", _HOST_REMEDY))
-    for name in ("public_port", "internal_port"):
-        port = table.get(name)
-        if type(port) is int and not 1 <= port <= 65535:
-            faults.append(Fault(f"hub.toml, {name}", f"{port} is no port", "choose 1024 to 65535"))
-    if table.get("public_port") is not None and table.get("public_port") == table.get("internal_port"):
-        faults.append(Fault("hub.toml", "public_port and internal_port are the same"))
-    return faults
 
 
 def check_hub(settings: HubSettings) -> list[Fault]:
@@ -180,8 +58,9 @@ def check_hub(settings: HubSettings) -> list[Fault]:
     for name, host, port in (
         ("public_port", settings.listen, settings.public_port),
         ("internal_port", "127.0.0.1", settings.internal_port),
+        ("metrics_port", settings.metrics_listen, settings.metrics_port),
     ):
-        problem = _port_problem(host, port)
+        problem = port_problem(host, port) if port else None
         if problem:
             faults.append(
                 Fault(f"hub.toml, {name}", f"{host}:{port} {problem}", "stop what uses it or change the port")
@@ -199,19 +78,6 @@ def _certificate_faults(settings: HubSettings) -> list[Fault]:
     if end < datetime.datetime.now(datetime.UTC):
         return [Fault(where, f"expired on {end:%Y-%m-%d}", "issue a new one: `archipel hub init --renew`")]
     return []
-
-
-def _port_problem(host: str, port: int) -> str | None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except PermissionError:
-            return "needs more rights than this user has"
-        except OSError:
-            return "is in use or not an address of this machine"
-    return None
 
 
 def read_sites(settings: HubSettings) -> dict[str, str]:
@@ -251,10 +117,10 @@ def hub_init(
         FaultsError: When the settings (given or already there) are wrong.
     """
     home = home.resolve()
-    wrong = [name for name in (host, *names) if not _is_host(name)]
+    wrong = [name for name in (host, *names) if not is_host(name)]
     if wrong:
         what = "is no host name and no address"
-        raise FaultsError("the names of the hub", [Fault(repr(name), what, _HOST_REMEDY) for name in wrong])
+        raise FaultsError("the names of the hub", [Fault(repr(name), what, HOST_REMEDY) for name in wrong])
     (home / "keys").mkdir(mode=0o700, parents=True, exist_ok=True)
     run_folder(home)
     (home / "logs").mkdir(mode=0o700, exist_ok=True)
@@ -295,15 +161,6 @@ def write_private(path: Path, content: bytes) -> None:
         StorageError: The disk does not take it; what was there before still is.
     """
     write_durably(path, content)
-
-
-def _is_host(name: str) -> bool:
-    """Whether sites can be told to reach the hub under this name, and a certificate can be made out to it."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return _HOST_NAME.fullmatch(name) is not None
-    return True
 
 
 def _is_loopback(host: str) -> bool:

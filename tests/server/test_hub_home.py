@@ -94,21 +94,28 @@ def test_an_expired_certificate_is_named_with_its_day(hub: HubSettings, monkeypa
     ("text", "expected"),
     [
         (None, ["is missing"]),
-        ("kind = ", ["is not TOML"]),
+        ("kind = ", ["is not valid TOML"]),
         (
-            'kind = "site"\nversion = 2\nhost = 3\npublic_port = 0\ninternal_port = "8000"\nportt = 1\n',
+            'kind = "site"\nversion = 2\nhost = 3\npublic_port = 0\ninternal_port = "8000"\nportt = 1\nlogs = "x"\n',
             [
-                "host: is not text",
-                "listen: is missing",
-                "internal_port: is not a number",
-                "portt",
-                "kind",
-                "0 is no port",
+                "line 1: `kind`: must be 'hub'",
+                "line 2: `version`: must be 1",
+                "line 3: `host`: must be text",
+                "`listen` is missing",
+                "line 4: `public_port`: must be at least 1",
+                "line 5: `internal_port`: must be a whole number",
+                "line 6: `portt` is not a known key",
+                "line 7: `logs`: must be 'files' or 'stdout'",
             ],
         ),
         (
-            'kind = "hub"\nversion = 1\nhost = "h"\nlisten = "::"\npublic_port = 9\ninternal_port = 9\n',
-            ["are the same"],
+            'kind = "hub"\nversion = 1\nhost = "h"\nlisten = "::"\npublic_port = 9\ninternal_port = 9\n'
+            "metrics_port = 9\n",
+            ["line 6: `internal_port`: is the same as `public_port`", "line 7: `metrics_port`: is the same as"],
+        ),
+        (
+            'kind = "hub"\nversion = 1\nhost = "https://h"\nlisten = "::"\npublic_port = 8\ninternal_port = 9\n',
+            ["line 3: `host`: is no host name and no address: write it without https://"],
         ),
     ],
 )
@@ -134,3 +141,32 @@ def test_a_private_file_replaces_a_public_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("host", "listen"), [("127.0.0.1", "127.0.0.1"), ("hub.example", "0.0.0.0")])
 def test_a_loopback_hub_listens_on_loopback_only(tmp_path: Path, host: str, listen: str) -> None:
     assert hub_init(tmp_path / "hub", host, free_port(), free_port()).listen == listen
+
+
+def test_the_environment_wins_and_its_faults_stand_beside_those_of_the_file(tmp_path: Path) -> None:
+    hub = hub_init(tmp_path / "hub", public_port=0, internal_port=0)
+    found = load_hub_settings(hub.home, {"ARCHIPEL_HUB__PUBLIC_PORT": "9443", "ARCHIPEL_HUB__LOGS": "stdout"})
+    assert (found.public_port, found.logs, found.home) == (9443, "stdout", hub.home)
+    (hub.home / "hub.toml").write_text('kind = "hub"\nversion = 1\nhost = "h"\nlisten = 4\npublic_port = 8\n')
+    wrong = {"ARCHIPEL_HUB__INTERNAL_PORT": "many", "ARCHIPEL_HUB__PORT": "1", "ARCHIPEL_SITE__NAME": "not ours"}
+    with pytest.raises(FaultsError) as caught:
+        load_hub_settings(hub.home, wrong)
+    assert {fault.where for fault in caught.value.faults} == {
+        "hub.toml line 4", "variable ARCHIPEL_HUB__INTERNAL_PORT", "variable ARCHIPEL_HUB__PORT",
+    }  # fmt: skip
+
+
+def test_a_taken_port_for_metrics_is_a_fault_at_start(hub: HubSettings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = load_hub_settings(hub.home, {"ARCHIPEL_HUB__METRICS_PORT": str(port)})
+        assert ["metrics_port" in str(fault) for fault in check_hub(settings)] == [True]
+
+
+def test_the_example_settings_load(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "configs" / "hub.example.toml"
+    (tmp_path / "hub.toml").write_text(example.read_text("utf-8"), "utf-8")
+    settings = load_hub_settings(tmp_path, {})
+    assert (settings.host, settings.logs, settings.metrics_port) == ("hub.example.org", "files", 0)
