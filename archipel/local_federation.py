@@ -204,7 +204,9 @@ class LocalFederation:
         self.stop()
 
     def start_process(self, name: str, side: Literal["hub", "site"], home: Path) -> None:
-        """Start the supervisor of any home; `stop` ends it with the others."""
+        """Start the supervisor of any home, or start it again; `stop` ends it with the others."""
+        if (before := self._processes.get(name)) is not None:
+            before.wait(_PATIENCE_S)  # it has been ended; one of a home at a time
         log = home / "logs" / "supervisor.log"
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.open("ab") as sink:

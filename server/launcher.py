@@ -4,7 +4,8 @@
 parent asks the SuperLink for server tasks and forks a child for each, which runs
 the installed `server.app` and never the code of the bundle. Where the stock
 process ends at the first HTTP 500, this one goes on; a child that dies is reported
-at once, where Flower would notice after a minute.
+at once, where Flower would notice after a minute. Runs that a dead hub or a dead child left
+behind are submitted again (`server.left_behind`).
 
 `submit`, `stop` and `status` are calls of the control API on loopback, without a
 subprocess: a status costs milliseconds, so it may be polled.
@@ -48,6 +49,7 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
+from sqlalchemy.exc import SQLAlchemyError
 
 from schemas import audited
 from schemas.errors import ArchipelError, FaultsError
@@ -55,6 +57,7 @@ from schemas.processes import die_with_parent, end_with_parent
 from schemas.wire import FlowerDiffersError, shorten_backoff, verify_flower
 from server.app import HOME_VARIABLE, RUN_KEY, app
 from server.hub_home import HubSettings, load_hub_settings, write_private
+from server.left_behind import LeftBehind, forget_runs, note_run, run_of, take_run
 
 __all__ = ["HubUnreachableError", "RunState", "main", "online_sites", "status", "stop", "submit"]
 
@@ -237,6 +240,9 @@ class Launcher:
         self._settings = settings
         self._children: dict[int, str] = {}  # process id -> task token
         self._stopping = False
+        self._left_behind = LeftBehind(settings.home, functools.partial(submit, settings.home))
+        # At the start nobody conducts anything: whoever did has died with the launcher before this one.
+        self._look_again = True
 
     def serve(self) -> None:
         """Runs until `stop`, whatever the SuperLink answers."""
@@ -261,7 +267,9 @@ class Launcher:
                 continue
             if trouble:
                 log.info("the SuperLink answers again")
+            self._look_again |= trouble  # it may be another one, which knows no run
             trouble = False
+            self._resume_left_behind()
             if answer.HasField("task") and answer.token:
                 self._fork(answer.token)
             else:
@@ -309,8 +317,25 @@ class Launcher:
             self._token_file(child).unlink(missing_ok=True)
             code = os.waitstatus_to_exitcode(wait_status)
             log.info("server task ended (process %d, %d)", child, code)
+            run_id = take_run(self._settings.home, child)
             if code != 0:
                 self._report_failed(token)
+                self._look_again = True
+            elif run_id:
+                self._left_behind.forget(run_id)
+
+    def _resume_left_behind(self) -> None:
+        if not self._look_again:
+            return
+        conducted = {run_of(self._settings.home, child) for child in self._children}
+        try:
+            self._left_behind.resume(conducted)
+        except (ArchipelError, httpx.HTTPError, SQLAlchemyError) as error:
+            # Not the end of the launcher: the runs it does conduct go on, and this is tried again.
+            log.warning("runs that were left behind could not be submitted (%s); trying again", type(error).__name__)
+            time.sleep(1.0)
+            return
+        self._look_again = False
 
     def _token_file(self, child: int) -> Path:
         return self._settings.home / "run" / f"task-{child}.token"
@@ -320,6 +345,7 @@ class Launcher:
         for path in (self._settings.home / "run").glob("task-*.token"):
             self._report_failed(path.read_text("ascii"))
             path.unlink()
+        forget_runs(self._settings.home)
 
     def _report_failed(self, token: str) -> None:
         # A child that was killed cannot say so; Flower would wait for its heartbeat to be missed.
@@ -354,6 +380,7 @@ def _conduct_task(settings: HubSettings, token: str) -> int:
     context = context_from_proto(given.context)
     # The run's own settings only. What else the bundle says does not count here either.
     context.run_config = {RUN_KEY: run.override_config[RUN_KEY]}
+    note_run(settings.home, str(context.run_config[RUN_KEY]))
     try:
         app(grid=grid, context=context)
     except Exception:

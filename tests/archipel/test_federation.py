@@ -169,6 +169,28 @@ def test_killed_server_app_is_resumed_to_the_same_coefficients(federation, study
     _assert_equal(after.coefficients, undisturbed, 1e-12)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_hub_that_went_down_in_a_run_goes_on_with_it_by_itself(federation, study, undisturbed, number):
+    run_id = _launch(federation, compile_study(study(f"hub-{number.name.lower()}")))
+    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
+    supervisor = federation.supervisor("hub")
+    of_the_hub = {supervisor, *descendants(supervisor)}
+    with _held_still(_child(federation.site(LEAVER), "agent")):
+        # The round that waits for this agent cannot complete, so the hub goes down in a round.
+        for pid in of_the_hub if number == signal.SIGKILL else {supervisor}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        _until(lambda: not any(is_alive(pid) for pid in of_the_hub), "the hub's end", 15)
+        before = _rounds(federation, run_id)
+        assert _record(federation, run_id).status not in ("done", "failed", "stopped")
+    federation.start_process("hub", "hub", federation.hub)
+    # From here on nobody does anything: neither at a site nor at the hub.
+    _finish(federation, run_id)
+    result = runs.result_of(federation.hub, run_id)
+    assert result.rounds > before
+    _assert_equal(result.coefficients, undisturbed, 1e-12)
+
+
 def test_killed_site_is_named_waited_for_and_the_run_ends_the_same(federation, study, undisturbed):
     run_id = _launch(federation, compile_study(study("killed-site", deadline_s=6)))
     _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
