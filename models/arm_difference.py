@@ -18,7 +18,14 @@ from statistics import NormalDist
 
 import numpy as np
 
-from models.prediction import LEVEL, interval_hazards, interval_shares, log_hazards, model_matrix
+from models.prediction import (
+    LEVEL,
+    interval_hazards,
+    interval_shares,
+    log_hazards,
+    model_matrix,
+    refuse_competing,
+)
 from models.step import Floats
 from schemas.artefact import Artefact
 from schemas.cohort import Cohort
@@ -53,6 +60,7 @@ def arm_difference(
         start: As of `models.prediction.predict`.
         level: Of the interval, pointwise and symmetric, within -1 and 1.
     """
+    refuse_competing(artefact)
     shares = interval_shares(artefact, start, np.asarray(times, dtype=np.float64))
     baseline = shares @ interval_hazards(artefact)
     hazard = [np.exp(log_hazards(artefact, arm))[:, None] * baseline for arm in (control, treated)]

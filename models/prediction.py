@@ -34,7 +34,7 @@ from schemas.cohort import Cohort
 
 __all__ = [
     "LEVEL", "Curve", "contributions", "cumulative_hazard_between", "interval_hazards", "interval_shares",
-    "known_shares", "log_hazards", "model_matrix", "predict",
+    "known_shares", "log_hazards", "model_matrix", "predict", "refuse_competing",
 ]  # fmt: skip
 
 _LARGEST_LOG = 600.0
@@ -83,6 +83,7 @@ def contributions(artefact: Artefact, patients: Cohort, times: Floats, *, start:
     Returns:
         (n, m, p) probabilities; their sum over p is the risk less that of a patient at the means.
     """
+    refuse_competing(artefact)
     cumulative = cumulative_hazard_between(artefact, start, times)
     x = model_matrix(artefact, patients)
     if artefact.manifest.network is None:
@@ -119,8 +120,9 @@ def predict(
         level: Of the interval, pointwise.
 
     Raises:
-        ValueError: For a time or start below 0.
+        ValueError: For a time or start below 0, and for a model of competing events.
     """
+    refuse_competing(artefact)
     times = np.asarray(times, dtype=np.float64)
     if start < 0 or (times < 0).any():
         raise ValueError("times are counted forward from the origin")
@@ -134,6 +136,18 @@ def predict(
         return Curve(times, log_hazard, survival, None, None)
     factor = np.exp(np.minimum(NormalDist().inv_cdf(0.5 + level / 2) * error, _LARGEST_LOG))
     return Curve(times, log_hazard, survival, np.exp(-cumulative * factor), np.exp(-cumulative / factor))
+
+
+def refuse_competing(artefact: Artefact) -> None:
+    """Refuse to read one kind of event by itself where another can keep it from happening.
+
+    One minus that curve would promise more of the event than there will be (`models.incidence_prediction`).
+
+    Raises:
+        ValueError: For a model of competing events.
+    """
+    if artefact.manifest.causes:
+        raise ValueError("events compete: the survival of one kind alone is nobody's")
 
 
 def cumulative_hazard_between(artefact: Artefact, start: float, times: Floats) -> Floats:

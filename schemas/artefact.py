@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.artefact_manifest import (
+    ArtefactCause,
     ArtefactColumn,
     ArtefactLayer,
     ArtefactNetwork,
@@ -40,9 +41,9 @@ from schemas.design import DesignColumn, LayerDesign
 from schemas.errors import IncompatibleVersionError, MessageError
 
 __all__ = [
-    "MAX_BYTES", "Artefact", "ArtefactColumn", "ArtefactLayer", "ArtefactNetwork", "Hash", "HorizonEvents",
-    "Key32", "LogHazardQuantile", "Manifest", "PopulationRange", "Signature64", "array_hash", "read_artefact",
-    "with_hashes", "write_artefact",
+    "MAX_BYTES", "OF_CAUSE", "Artefact", "ArtefactCause", "ArtefactColumn", "ArtefactLayer", "ArtefactNetwork",
+    "Hash", "HorizonEvents", "Key32", "LogHazardQuantile", "Manifest", "PopulationRange", "Signature64", "array_hash",
+    "read_artefact", "with_hashes", "write_artefact",
 ]  # fmt: skip
 
 MAX_BYTES = 256 << 20
@@ -63,7 +64,8 @@ class Artefact:
             (m,) and, with components, `NAME_loadings` (m, r). Where the fit has them: `covariance` (p, p) of beta;
             and of each interval's baseline hazard its variance at given coefficients `hazard_variance` (K,) and its
             derivative by them `hazard_slope` (K, p): what the interval of a predicted curve needs
-            (`models.baseline_spread`, `models.prediction`).
+            (`models.baseline_spread`, `models.prediction`). Where events compete these are of the event of interest,
+            and `cause_2_beta`, `cause_2_cumulative_hazard`, ... the same of the others, on the same columns and grid.
         written_as: Version of the file it came from.
     """
 
@@ -101,6 +103,11 @@ class Artefact:
         """(p, p) of `beta`; None where the fit gives none."""
         return self.arrays.get("covariance")
 
+    def of_cause(self, number: int) -> Mapping[str, Floats]:
+        """Return the arrays of one kind of event under the names of a single one: 1 of interest, 2 and on others."""
+        start = "" if number == 1 else f"cause_{number}_"
+        return {name: self.arrays[start + name] for name in OF_CAUSE if start + name in self.arrays}
+
     @property
     def edges(self) -> Floats:
         """(K,) ends of the intervals of the time grid."""
@@ -112,8 +119,12 @@ class Artefact:
         return self.arrays["cumulative_hazard"]
 
 
+OF_CAUSE = ("beta", "cumulative_hazard", "covariance", "hazard_variance", "hazard_slope")
+"""The arrays that each kind of event has of its own."""
+
 _ALWAYS = frozenset({"mean", "scale", "beta", "edges", "cumulative_hazard"})
 _INTERVAL = frozenset({"hazard_variance", "hazard_slope"})
+_OPTIONAL = ("covariance", "hazard_variance", "hazard_slope")
 _V1 = ("mean", "scale", "beta", "covariance", "edges", "cumulative_hazard")
 # fmt: off
 _V1_KEYS = frozenset({
@@ -220,10 +231,14 @@ def _verify_arrays(artefact: Artefact) -> None:
             raise MessageError(f"the artefact's array {name} holds what is no number")
         if array_hash(array) != manifest.arrays[name]:
             raise MessageError(f"the artefact's array {name} was altered after it was written")
-    needed = {name for name in shapes if name not in _INTERVAL | {"covariance"}}
+    needed = {name for name in shapes if not name.endswith(_OPTIONAL)}
     if needed - set(arrays):
-        raise MessageError("the artefact lacks the arrays of a layer")
+        raise MessageError("the artefact lacks the arrays of a layer, or of a kind of event")
+    if any(set(artefact.of_cause(cause)) != set(artefact.of_cause(1)) for cause in _others(manifest)):
+        raise MessageError("the artefact tells how sure it is of one kind of event and not of another")
     _verify_values(arrays)
+    for cause in _others(manifest):
+        _verify_values({**arrays, **artefact.of_cause(cause)})
 
 
 def _verify_values(arrays: Mapping[str, Floats]) -> None:
@@ -241,12 +256,18 @@ def _verify_values(arrays: Mapping[str, Floats]) -> None:
         raise MessageError("the artefact holds a negative variance")
 
 
+def _others(manifest: Manifest) -> range:
+    """Return the numbers of the competing kinds of event."""
+    return range(2, len(manifest.causes) + 1)
+
+
 def _shapes(manifest: Manifest, k: int) -> dict[str, tuple[int, ...]]:
     p = len(manifest.columns)
     shapes: dict[str, tuple[int, ...]] = {
         "mean": (p,), "scale": (p,), "beta": (manifest.n_weights,), "edges": (k,), "cumulative_hazard": (k,),
         "covariance": (p, p), "hazard_variance": (k,), "hazard_slope": (k, p),
     }  # fmt: skip
+    shapes |= {f"cause_{cause}_{name}": shapes[name] for cause in _others(manifest) for name in OF_CAUSE}
     for layer in manifest.layers:
         m = len(layer.features)
         shapes |= {f"{layer.name}_mean": (m,), f"{layer.name}_scale": (m,)}

@@ -130,6 +130,22 @@ class HorizonEvents(BaseModel):
     at_least: Annotated[int, Field(ge=0)]
 
 
+class ArtefactCause(BaseModel):
+    """One of several kinds of event, each of which can keep the others from ever happening.
+
+    Attributes:
+        code: As the study names it.
+        n_events: As people may see it.
+        events_by_horizon: Of this kind.
+    """
+
+    model_config = _STRICT
+
+    code: Annotated[str, Field(min_length=1, max_length=200)]
+    n_events: Annotated[str, Field(max_length=20)] = ""
+    events_by_horizon: Annotated[tuple[HorizonEvents, ...], Field(max_length=10)] = ()
+
+
 class Manifest(BaseModel):
     """What an artefact is.
 
@@ -142,6 +158,10 @@ class Manifest(BaseModel):
         network: Its shape, where the model is a network; `beta` then holds its weights.
         treatment: Name of the column that is 1 in treated patients; None where the study has no treatment.
         n_patients, n_events: As people may see them.
+        causes: Where events compete: all kinds, that of interest first (`beta` and all else that is said once is of
+            that one; of the others there are arrays `cause_2_beta` and so on). Empty for one kind of event. An
+            Archipel that knows no competing events refuses a file with this field, as it must: the survival of one
+            kind alone is nobody's.
         population: Of the numbers among the covariates.
         log_hazards: From the lowest share to the highest.
         importance: Share of the variance of the log hazard over the training patients, by layer; layers share what
@@ -179,6 +199,7 @@ class Manifest(BaseModel):
     n_patients: Annotated[str, Field(max_length=20)] = ""
     n_events: Annotated[str, Field(max_length=20)] = ""
     events_by_horizon: Annotated[tuple[HorizonEvents, ...], Field(max_length=10)] = ()
+    causes: Annotated[tuple[ArtefactCause, ...], Field(max_length=6)] = ()
     population: Annotated[tuple[PopulationRange, ...], Field(max_length=2000)] = ()
     log_hazards: Annotated[tuple[LogHazardQuantile, ...], Field(max_length=200)] = ()
     importance: Annotated[dict[LayerName, float], Field(max_length=60)] = Field(default_factory=dict)
@@ -213,6 +234,10 @@ class Manifest(BaseModel):
             raise ValueError("the treatment is no column of the model")
         if (self.network is not None) != (self.method == "hazard-network"):
             raise ValueError("a network without its shape, or the shape of a network that is none")
+        if len(self.causes) == 1 or len({cause.code for cause in self.causes}) != len(self.causes):
+            raise ValueError("one kind of event does not compete, and a kind stands once")
+        if self.causes and self.method not in ("hazard", "cox"):
+            raise ValueError("this method has no cumulative incidence of competing events")
         if (self.signed_by is None) != (self.signature is None):
             raise ValueError("a signature without its key, or a key without a signature")
         return self

@@ -42,7 +42,15 @@ from privacy.secure_errors import SecureSumError
 from privacy.secure_protocol import SecureRun, Survivors, read_announcements
 from privacy.secure_state import read_state, state_bytes
 from privacy.secure_sum import begin, deal, receive
-from schemas.artefact import Artefact, ArtefactColumn, Manifest, read_artefact, write_artefact
+from schemas.artefact import (
+    OF_CAUSE,
+    Artefact,
+    ArtefactCause,
+    ArtefactColumn,
+    Manifest,
+    read_artefact,
+    write_artefact,
+)
 from schemas.canonical import canonical_json
 from schemas.codes import Code
 from schemas.errors import IncompatibleVersionError, MessageError
@@ -188,13 +196,17 @@ def _of_models() -> list[Target]:
     one = np.ones(1)
     arrays = dict.fromkeys(("mean", "scale", "beta", "edges", "cumulative_hazard"), one)
     wider = {**arrays, "covariance": np.ones((1, 1)), "hazard_variance": one, "hazard_slope": np.ones((1, 1))}
-    files = [write_artefact(sign_artefact(Artefact(manifest, held), key)) for held in (arrays, wider)]
+    kinds = tuple(ArtefactCause(code=code) for code in ("relapse", "death"))
+    competing = Manifest(**{**dict(manifest), "causes": kinds})
+    both = {**wider, **{f"cause_2_{name}": wider[name] for name in OF_CAUSE}}
+    models = ((manifest, arrays), (manifest, wider), (competing, both))
+    files = [write_artefact(sign_artefact(Artefact(one, held), key)) for one, held in models]
     listed = ListedModel(
         hash="c" * 64, card_hash="d" * 64, n_bytes=9, study="small", run_id="small-1", plan_hash="a" * 64,
         released_at=now,
     )  # fmt: skip
     bare = ModelList(number=1, issued_at=now, models=(listed,), signed_by=public_text(key))
-    models = sign_list(bare, key).content
+    signed_list = sign_list(bare, key).content
 
     def check_artefact(data: bytes) -> bool:
         read_signed_artefact(data, public_text(key))
@@ -203,7 +215,7 @@ def _of_models() -> list[Target]:
 
     def check_list(data: bytes) -> bool:
         read_signed_list(data, public_text(key))
-        assert data == models, "a list of models that was not signed was accepted"
+        assert data == signed_list, "a list of models that was not signed was accepted"
         return True
 
     def check_unsigned(data: bytes) -> bool:
@@ -214,7 +226,7 @@ def _of_models() -> list[Target]:
     return [
         Target("model", files, check_artefact),
         Target("model, unsigned", files, check_unsigned),
-        Target("list of models", [models], check_list),
+        Target("list of models", [signed_list], check_list),
     ]
 
 

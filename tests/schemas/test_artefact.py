@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privacy.model_signature import SignatureError, public_text, read_signed_artefact, sign_artefact
-from schemas.artefact import Artefact, ArtefactColumn, ArtefactLayer, Manifest, read_artefact, write_artefact
+from schemas.artefact import (
+    Artefact,
+    ArtefactCause,
+    ArtefactColumn,
+    ArtefactLayer,
+    HorizonEvents,
+    Manifest,
+    read_artefact,
+    write_artefact,
+)
 from schemas.canonical import canonical_json
 from schemas.errors import IncompatibleVersionError, MessageError
 
@@ -62,6 +71,29 @@ def artefact() -> Artefact:
 def with_arrays(**changes: Any) -> Artefact:
     arrays = {name: array for name, array in ({**artefact().arrays, **changes}).items() if array is not None}
     return replace(artefact(), arrays=arrays)
+
+
+def competing(**changes: Any) -> Artefact:
+    """The same model with two other kinds of event."""
+    bare = artefact()
+    causes = (
+        ArtefactCause(code="relapse"),
+        ArtefactCause(
+            code="death", n_events="40", events_by_horizon=(HorizonEvents(horizon=20, events="15", at_least=13),)
+        ),
+        ArtefactCause(code="other"),
+    )
+    arrays = dict(bare.arrays)
+    for number in (2, 3):
+        arrays |= {
+            f"cause_{number}_beta": np.array([0.25 * number, 0.5]),
+            f"cause_{number}_cumulative_hazard": np.array([0.0, 0.1, 0.25 * number]),
+            f"cause_{number}_covariance": np.array([[0.05, 0.0], [0.0, 0.08]]),
+            f"cause_{number}_hazard_variance": np.array([0.0, 0.02, 0.01]),
+            f"cause_{number}_hazard_slope": np.array([[0.0, 0.0], [0.1, 0.1], [0.2, -0.1]]),
+        }
+    arrays = {name: array for name, array in ({**arrays, **changes}).items() if array is not None}
+    return Artefact(Manifest(**{**dict(bare.manifest), "causes": causes}), arrays)
 
 
 def signed() -> bytes:
@@ -257,6 +289,82 @@ def test_a_field_of_a_later_archipel_changes_no_older_file() -> None:
 def test_version_1_cannot_carry_what_version_2_says() -> None:
     with pytest.raises(MessageError, match="version 1"):
         read_artefact(rewritten(lambda manifest: manifest.update(version=1)))
+
+
+# ---------------------------------------------------------------- competing events
+def test_a_model_of_competing_events_is_read_as_it_was_written() -> None:
+    data = write_artefact(sign_artefact(competing(), KEY))
+    again = read_signed_artefact(data, public_text(KEY))
+    assert write_artefact(again) == data
+    assert [cause.code for cause in again.manifest.causes] == ["relapse", "death", "other"]
+    np.testing.assert_array_equal(again.of_cause(1)["beta"], again.beta)
+    np.testing.assert_array_equal(again.of_cause(3)["beta"], [0.75, 0.5])
+    bare = {name: None for name in competing().arrays if name.endswith(("covariance", "hazard_variance", "slope"))}
+    assert "covariance" not in read_artefact(write_artefact(competing(**bare))).of_cause(2)
+
+
+def test_an_archived_model_of_competing_events_is_still_read() -> None:
+    """Written by the Archipel of 21 November 2026."""
+    old = read_signed_artefact((ARCHIVE / "artefact-v2-competing.safetensors").read_bytes(), public_text(KEY))
+    assert old.manifest.causes[1].events_by_horizon[0].at_least == 13
+    assert old.of_cause(3)["cumulative_hazard"].tolist() == [0.0, 0.1, 0.75]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cause_2_beta": None},
+        {"cause_2_beta": np.zeros(3)},
+        {"cause_3_cumulative_hazard": None},
+        {"cause_3_cumulative_hazard": np.array([0.2, 0.1, 0.3])},
+        {"cause_3_cumulative_hazard": np.array([-0.1, 0.1, 0.3])},
+        {"cause_2_covariance": None},
+        {"cause_2_covariance": -np.eye(2)},
+        {"cause_2_hazard_variance": np.array([-1.0, 0.0, 0.0])},
+        {"cause_2_hazard_slope": None},
+        {"cause_4_beta": np.zeros(2)},
+        {"cause_1_beta": np.zeros(2)},
+        {"cause_2_mean": np.zeros(2)},
+        {"covariance": None, "hazard_variance": None, "hazard_slope": None},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_arrays_that_are_no_model_of_competing_events_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(MessageError):
+        read_artefact(write_artefact(competing(**changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"causes": [{"code": "alone"}]},
+        {"causes": [{"code": "same"}, {"code": "same"}, {"code": "third"}]},
+        {"causes": [{"code": str(i)} for i in range(7)]},
+        {"causes": [{"code": ""}, {"code": "b"}, {"code": "c"}]},
+        {"causes": [{"code": "a", "more": 1}, {"code": "b"}, {"code": "c"}]},
+        {"causes": []},
+        {"method": "cox-stratified"},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_is_not_one_of_competing_events_is_refused(changes: dict[str, Any]) -> None:
+    data = write_artefact(competing())
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    manifest = json.loads(header["__metadata__"]["archipel"]) | changes
+    text = canonical_json(manifest).decode()
+    with pytest.raises(MessageError):
+        read_artefact(safetensors.numpy.save(safetensors.numpy.load(data), metadata={"archipel": text}))
+
+
+def test_other_kinds_of_event_cannot_be_taken_out_of_a_file_unseen() -> None:
+    """Without them the model would promise more of the event of interest than there will be."""
+    ours = sign_artefact(competing(), KEY)
+    content = {name: value for name, value in dict(ours.manifest).items() if name != "causes"}
+    kept = {name: array for name, array in ours.arrays.items() if not name.startswith("cause_")}
+    hashes = {name: ours.manifest.arrays[name] for name in kept}
+    cut = Artefact(Manifest(**{**content, "arrays": hashes}), kept)
+    with pytest.raises(SignatureError, match="not signed by the hub"):
+        read_signed_artefact(write_artefact(cut), public_text(KEY))
 
 
 @given(st.binary(max_size=300))
