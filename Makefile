@@ -1,10 +1,14 @@
 # The commands of the project. Each makes .venv first, and again only when requirements.lock has changed.
 #   make demo [COHORT=acc|cgd] [SERVE=no] [OUT=DIR]    make test    make check    make bench
+#   make wheelhouse images [ENGINE=podman|docker] [WHEELHOUSE=DIR]    make test-containers
 #   make experiments [COHORTS=DIR]    (every table again, measured beside expected; DIR holds the shared cohorts)
 
 COHORT ?= acc
 SERVE  ?= yes
 OUT    ?= out/demo
+# For make images: the engine (default: podman, else docker) and the roles (default: hub site site-network).
+ENGINE ?=
+ROLES  ?=
 # More words for pytest: make test PYTEST="tests/models -k cox"
 PYTEST ?=
 
@@ -23,7 +27,7 @@ INSTALLED := $(VENV)/.installed-$(call digest,requirements.lock)
 LINKED    := $(VENV)/.linked-$(call digest,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench experiments lock
+.PHONY: help setup demo test check bench experiments lock wheelhouse images test-containers
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -65,6 +69,19 @@ experiments: setup
 	done; \
 	$(BIN)/python experiments/figure/draw.py; \
 	test -z "$$far" || { echo "Not what is expected:$$far"; exit 1; }
+
+# What a release is made of: signed folders of wheels, one for each role, and the images built from them offline.
+WHEELHOUSE ?= out/wheelhouse
+
+wheelhouse: setup
+	$(BIN)/python docker/wheelhouse.py build --out $(WHEELHOUSE)
+
+images: wheelhouse
+	ENGINE="$(ENGINE)" WHEELHOUSE="$(WHEELHOUSE)" docker/images.sh $(ROLES)
+
+# Builds the images and runs hub and sites in containers, cut off, killed and filled up. Needs podman, as root.
+test-containers: images
+	$(BIN)/python -m pytest -m containers $(PYTEST)
 
 # For maintainers: resolve every requirement in one go. No index is named in the file.
 lock: setup
