@@ -14,6 +14,7 @@ from models.population import counted_columns, layer_parts_of
 from models.step import Floats
 from schemas.artefact import (
     Artefact,
+    ArtefactCause,
     ArtefactColumn,
     ArtefactLayer,
     ArtefactNetwork,
@@ -38,13 +39,15 @@ NOT_FOR = (
 )
 
 
-def has_artefact(plan: Plan) -> bool:
-    """Whether a run of this plan ends with a model file: it predicts the survival until one event.
+def has_artefact(plan: Plan, arrays: Mapping[str, Floats]) -> bool:
+    """Whether a finished run ends with a model file.
 
-    Where events compete, the curve of one cause alone would promise too much of it, and an outcome without a time has
-    no curve; their models stand in the result alone.
+    An outcome without a time has no curve, and where events compete, the curve of one kind alone would promise too
+    much of it: without a model of every kind there is none. Such models stand in the result alone.
     """
-    return plan.study.endpoint.has_time and not plan.study.endpoint.has_competing
+    endpoint = plan.study.endpoint
+    others = range(2, len(endpoint.causes) + 1)
+    return endpoint.has_time and all(f"cause_{cause}_baseline.cumulative_hazard" in arrays for cause in others)
 
 
 def artefact_bytes(arrays: Mapping[str, Floats], result: Result, plan: Plan) -> bytes:
@@ -84,6 +87,7 @@ def make_artefact(arrays: Mapping[str, Floats], result: Result, plan: Plan) -> A
         n_patients=shown_count(result.n),
         n_events=HIDDEN if result.events is None else shown_count(result.events),
         events_by_horizon=_events_by_horizon(arrays, plan),
+        causes=_causes(arrays, plan),
         population=_population(arrays, plan),
         log_hazards=_log_hazards(arrays),
         importance=_importance(arrays, plan),
@@ -161,44 +165,84 @@ def _layers(plan: Plan) -> tuple[ArtefactLayer, ...]:
 
 def _arrays(arrays: Mapping[str, Floats], plan: Plan) -> dict[str, Floats]:
     n = int(arrays["grid.n_intervals"])
-    cumulative = arrays["baseline.cumulative_hazard"][:n]
+    kept = {**prepared_arrays(plan, arrays), "edges": arrays["grid.edges"][:n]}
+    own = [_of_cause(arrays, plan, start) for start in ("", *_other_causes(plan))]
+    # Of all kinds of event or of none: an interval needs them all.
+    shared = set.intersection(*(set(one) for one in own))
+    for start, one in zip(("", *_other_causes(plan)), own, strict=True):
+        kept |= {start + name: array for name, array in one.items() if name in shared}
+    return kept
+
+
+def _other_causes(plan: Plan) -> tuple[str, ...]:
+    """Return how the steps and arrays of each competing event begin."""
+    return tuple(f"cause_{number}_" for number in range(2, len(plan.study.endpoint.causes) + 1))
+
+
+def _of_cause(arrays: Mapping[str, Floats], plan: Plan, start: str) -> dict[str, Floats]:
+    """Return coefficients and baseline of one kind of event, and how sure they are."""
+    n = int(arrays["grid.n_intervals"])
     kept = {
-        **prepared_arrays(plan, arrays),
-        "beta": arrays["fit.weights" if plan.study.model.method == "hazard-network" else "fit.beta"],
-        "edges": arrays["grid.edges"][:n],
-        "cumulative_hazard": cumulative,
+        "beta": arrays["fit.weights" if plan.study.model.method == "hazard-network" else f"{start}fit.beta"],
+        "cumulative_hazard": arrays[f"{start}baseline.cumulative_hazard"][:n],
     }
-    covariance = arrays.get("fit.covariance")
+    covariance = arrays.get(f"{start}fit.covariance")
     # Under differential privacy, and where a fit gives none, zeros stand for "not known".
     if covariance is None or not covariance.any():
         return kept
     kept["covariance"] = covariance
-    spread = _spread(arrays, n)
+    spread = _spread(arrays, n, start)
     if spread is not None:
         kept |= {"hazard_variance": spread.variance, "hazard_slope": spread.slope}
     return kept
 
 
-def _spread(arrays: Mapping[str, Floats], n: int) -> BaselineSpread | None:
+def _spread(arrays: Mapping[str, Floats], n: int, start: str) -> BaselineSpread | None:
     """Return how sure the baseline is; None for a model whose run does not tell."""
-    if "baseline.mean_covariates" in arrays:
-        of = {name: arrays[f"baseline.{name}"][:n] for name in ("events", "hazard_observed", "mean_covariates")}
+    baseline = f"{start}baseline."
+    if f"{baseline}mean_covariates" in arrays:
+        of = {name: arrays[baseline + name][:n] for name in ("events", "hazard_observed", "mean_covariates")}
         return spread_of_breslow(of["events"], of["hazard_observed"], of["mean_covariates"])
-    full = arrays.get("fit.covariance_full")
+    full = arrays.get(f"{start}fit.covariance_full")
     if full is None:
         return None
-    k = arrays["fit.alpha"].size
+    k = arrays[f"{start}fit.alpha"].size
     kept = np.concatenate((np.arange(n), np.arange(k, full.shape[0])))
-    hazard = np.diff(arrays["baseline.cumulative_hazard"][:n], prepend=0.0)
+    hazard = np.diff(arrays[f"{baseline}cumulative_hazard"][:n], prepend=0.0)
     return spread_of_hazard(full[np.ix_(kept, kept)], hazard)
 
 
-def _events_by_horizon(arrays: Mapping[str, Floats], plan: Plan) -> tuple[HorizonEvents, ...]:
-    """Return the events in whole intervals up to each horizon: what the grid counted, never more than there were."""
+def _causes(arrays: Mapping[str, Floats], plan: Plan) -> tuple[ArtefactCause, ...]:
+    """Return all kinds of event with their counts, that of interest first."""
+    found = []
+    for number, code in enumerate(plan.study.endpoint.causes, start=1):
+        counted = _counted(arrays, plan, number)
+        n_events = HIDDEN if counted is None else shown_count(round(float(counted.sum())))
+        by_horizon = _events_by_horizon(arrays, plan, number)
+        found.append(ArtefactCause(code=str(code), n_events=n_events, events_by_horizon=by_horizon))
+    return tuple(found)
+
+
+def _counted(arrays: Mapping[str, Floats], plan: Plan, cause: int) -> Floats | None:
+    """Return the events of one kind in each interval of the grid; None where the run does not tell.
+
+    Where events compete the grid counts those of any kind, and the curves by risk group each kind.
+    """
+    if plan.study.privacy.differential is not None:  # then of pieces, with noise
+        return None
     n = int(arrays["grid.n_intervals"])
-    if "grid.events" not in arrays or plan.study.privacy.differential is not None:  # then of pieces, with noise
+    if not plan.study.endpoint.has_competing:
+        return arrays["grid.events"][:n] if "grid.events" in arrays else None
+    events = arrays.get("incidence.events")
+    return None if events is None else events.sum(axis=0)[cause - 1, :n]
+
+
+def _events_by_horizon(arrays: Mapping[str, Floats], plan: Plan, cause: int = 1) -> tuple[HorizonEvents, ...]:
+    """Return the events in whole intervals up to each horizon: what the grid counted, never more than there were."""
+    events = _counted(arrays, plan, cause)
+    if events is None:
         return ()
-    edges, events = arrays["grid.edges"][:n], arrays["grid.events"][:n]
+    edges = arrays["grid.edges"][: events.size]
     found = []
     for horizon in plan.study.endpoint.horizons_days:
         count = round(float(events[edges <= horizon * (1 + 1e-12)].sum()))

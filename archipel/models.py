@@ -102,15 +102,17 @@ def release(hub: Path, run_id: str, terms: Terms) -> Released:
     result = result_of(hub, run_id)
     with open_store(hub) as store:
         plan = plan_of(store, run_id)
-        if not has_artefact(plan):
+        arrays = store.final_arrays(run_id)
+        if not has_artefact(plan, arrays):
             raise ReleaseError(
-                "This run has no model file: it predicts no survival until one event (docs/endpoints.md)."
+                "This run has no model file: its outcome has no time, or it could not fit every competing event "
+                "(docs/endpoints.md)."
             )
         # The time of the run and not of this command: the same run makes the same model.
         finished = store.run(run_id).finished_at or moment
         result = result.model_copy(update={"created_at": finished})
         attack = _attack_of(terms, study_hash(plan.study))
-        artefact = make_artefact(store.final_arrays(run_id), result, plan)
+        artefact = make_artefact(arrays, result, plan)
         intended = terms.intended_use or artefact.manifest.intended_use
         artefact = with_validity(artefact, expires=expires, intended_use=intended)
         card = make_card(result, plan, artefact, attack, "" if attack is not None else terms.no_attack)

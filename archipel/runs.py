@@ -191,7 +191,8 @@ def model_of(hub: Path, result: Result) -> bytes | None:
 
     with open_store(hub) as store:
         plan = plan_of(store, result.run_id)
-        return artefact_bytes(store.final_arrays(result.run_id), result, plan) if has_artefact(plan) else None
+        arrays = store.final_arrays(result.run_id)
+        return artefact_bytes(arrays, result, plan) if has_artefact(plan, arrays) else None
 
 
 def result_of(hub: Path, run_id: str) -> Result:

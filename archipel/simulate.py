@@ -286,6 +286,6 @@ def _write(
         table.to_parquet(out / "predictions.parquet", index=False)
     elif isinstance(validation, CrossValidation):
         predictions_table(validation).to_parquet(out / "predictions.parquet", index=False)
-    if has_artefact(run.progress.plan):
+    if has_artefact(run.progress.plan, run.progress.arrays):
         (out / "model.safetensors").write_bytes(artefact_bytes(run.progress.arrays, result, run.progress.plan))
     write_report(result, out / "report.html", plan=run.progress.plan)

@@ -107,9 +107,10 @@ def competing_steps(
                 f"{own}fit", method, f"Coefficients for the competing event {named}, others censored.",
                 {**fit, "cause": cause}, to_fit,
             ),
+            # As for the event of interest: a Cox fit alone does not tell how sure its curves are.
             StepDraft(
                 f"{own}baseline", "baseline", f"The baseline hazard of the competing event {named}.",
-                {"cause": cause}, to_baseline,
+                {"cause": cause, **({"with_covariates": True} if method == "cox" else {})}, to_baseline,
             ),
         ]  # fmt: skip
         sources |= {

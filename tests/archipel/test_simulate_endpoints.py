@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 from archipel.demo_tables import deal_by_centre, deal_by_label, read_rows, write_site_folders
 from archipel.report import render_report
 from archipel.simulate import simulate
+from archipel.site_folders import read_sites
 from models.compile import compile_plan
+from models.incidence_prediction import predict_incidence
+from schemas.artefact import OF_CAUSE, read_artefact
 from schemas.result import Result, parse_result
 from schemas.study import load_study
 from tests.archipel.pages import assert_self_contained, read
@@ -237,7 +241,6 @@ def test_competing_events_are_shown_as_cumulative_incidence(competing: tuple[Res
     assert set(events.hazard_ratios) == {"other"}
     assert list(events.hazard_ratios["other"]) == list(result.coefficients)
     assert result.evaluation["federated"].ibs is None
-    assert not (out / "model.safetensors").exists()
     text = read((out / "report.html").read_text()).text
     assert "Cumulative incidence" in text
     assert "Survival by predicted risk" not in text
@@ -252,6 +255,52 @@ def test_predicted_and_observed_incidence_lie_near_each_other(competing: tuple[R
         assert 0 < curve.incidence[-1] < 1
     total = sum(curve.incidence[-1] for curve in events.overall)
     assert total < 1
+
+
+def test_the_model_file_predicts_what_the_run_did(
+    competing: tuple[Result, Path], competing_study: tuple[Path, Path]
+) -> None:
+    result, out = competing
+    model = read_artefact((out / "model.safetensors").read_bytes())
+    assert [cause.code for cause in model.manifest.causes] == ["infection", "other"]
+    cohorts = read_sites(competing_study[1], *load_study(competing_study[0])).cohorts.values()
+    found = [predict_incidence(model, cohort, model.edges) for cohort in cohorts]
+    mean = np.concatenate([one.incidence for one in found], axis=1).mean(axis=1)
+    assert result.competing is not None
+    for cause, curve in enumerate(result.competing.overall):
+        np.testing.assert_allclose(mean[cause], curve.predicted[1:], rtol=1e-10)
+    assert all(one.lower is not None for one in found)
+
+
+def test_the_model_file_counts_the_events_of_each_kind(competing: tuple[Result, Path]) -> None:
+    manifest = read_artefact((competing[1] / "model.safetensors").read_bytes()).manifest
+    table = pd.read_csv(CONFIGS / "demo" / "cgd_clinical.csv")
+    first = (table["event"] == 1) & (np.arange(len(table)) % 3 != 0)
+    for horizon in manifest.events_by_horizon:
+        true = int((first & (table["time_days"] <= horizon.horizon)).sum())
+        assert horizon.at_least <= true, "never more than there were"
+    assert manifest.causes[0].events_by_horizon == manifest.events_by_horizon
+    assert manifest.events_by_horizon[-1].at_least >= 20
+    assert manifest.causes[1].n_events == "15"
+    assert manifest.causes[1].events_by_horizon[0].at_least == 0
+
+
+@pytest.mark.parametrize("method", ["hazard", "cox"])
+def test_every_method_tells_how_sure_it_is_of_every_kind(
+    competing_study: tuple[Path, Path], tmp_path: Path, method: str
+) -> None:
+    study, sites = competing_study
+    shutil.copy(study.parent / "dictionary.toml", tmp_path)
+    text = re.sub(r'^method = "\w+"', f'method = "{method}"', study.read_text(), flags=re.MULTILINE)
+    (tmp_path / "study.toml").write_text(text.replace("folds = 5", "folds = 0"))
+    simulate(tmp_path / "study.toml", sites, tmp_path / "out")
+    model = read_artefact((tmp_path / "out" / "model.safetensors").read_bytes())
+    assert model.manifest.method == method
+    for cause in (1, 2):
+        assert set(model.of_cause(cause)) == set(OF_CAUSE)
+    # In an interval without an event of a kind its hazard is 0, and it is sure of that.
+    hazard = np.diff(model.of_cause(2)["cumulative_hazard"], prepend=0.0)
+    assert ((hazard > 0) == (model.of_cause(2)["hazard_variance"] > 0)).all()
 
 
 def test_with_exact_times_every_kind_of_event_has_its_times(
