@@ -40,8 +40,9 @@ RUN --mount=type=bind,source=.,target=/wheelhouse \
  && find . -type f \( -name '*.a' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' \) -delete \
  && rm -f pyarrow/*flight* pyarrow/*s3* pyarrow/*.so.[0-9]*.* pyarrow/libarrow_python*.so \
  && find /opt/archipel/bin -type f ! -name 'python*' -delete \
- # The root file system is read-only later. By hash and unchecked: file dates mean nothing in an image.
- && /opt/archipel/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash .
+ # The root file system is read-only later. By hash and unchecked: file dates mean nothing in an image. One file of
+ # torch is written for a later Python.
+ && /opt/archipel/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x py312_ .
 ARG LIST_SHA256
 RUN --mount=type=bind,source=.,target=/wheelhouse \
     echo "${LIST_SHA256}  /wheelhouse/wheelhouse.json" | sha256sum --check --quiet \
