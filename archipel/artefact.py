@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from archipel.private_events import private_horizon_events
 from models.baseline_spread import BaselineSpread, spread_of_breslow, spread_of_hazard
 from models.compile import prepared_arrays, step_context
 from models.contributions import layer_importance
@@ -86,7 +87,11 @@ def make_artefact(arrays: Mapping[str, Floats], result: Result, plan: Plan) -> A
         treatment=treatment_column(study, dictionary).name if study.model.treatment is not None else None,
         n_patients=shown_count(result.n),
         n_events=HIDDEN if result.events is None else shown_count(result.events),
-        events_by_horizon=_events_by_horizon(arrays, plan),
+        events_by_horizon=(
+            private_horizon_events(arrays, plan, len(result.sites))
+            if study.privacy.differential is not None
+            else _events_by_horizon(arrays, plan)
+        ),
         causes=_causes(arrays, plan),
         population=_population(arrays, plan),
         log_hazards=_log_hazards(arrays),

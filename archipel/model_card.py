@@ -17,7 +17,7 @@ from schemas.artefact import Artefact, PopulationRange
 from schemas.model_card import CalibrationFacts, CardLayer, Figure, MembershipAttack, ModelCard, Predictor
 from schemas.plan import Plan
 from schemas.result import CovariateFacts, Result, ScoredModel, Scores
-from schemas.shown import shown_count
+from schemas.shown import SHOWN_FROM, shown_count
 from schemas.study import FoldColumn, Study
 
 __all__ = ["card_text", "make_card", "render_card", "write_card"]
@@ -305,10 +305,13 @@ def _limits(result: Result, artefact: Artefact, attack: MembershipAttack | None)
         )
     if federated is not None and wording.has_too_few_pairs(federated):
         limits.append(f"The C-index rests on {federated.comparable_pairs} pairs of patients, too few to judge by.")
-    low = [one for one in artefact.manifest.events_by_horizon if one.at_least == 0]
+    low = [one for one in artefact.manifest.events_by_horizon if one.at_least < SHOWN_FROM]
     if low:
         horizons = ", ".join(wording.at_time(one.horizon, artefact.manifest.time_unit) for one in low)
-        limits.append(f"Fewer than ten events by {horizons}: no risk is shown there.")
+        few = "Fewer than ten events" if artefact.manifest.epsilon is None else "Not surely ten events"
+        limits.append(f"{few} by {horizons}: no risk is shown there.")
+    if artefact.manifest.epsilon is not None and artefact.manifest.events_by_horizon:
+        limits.append("Events are counted with noise; what stands here they reach with a probability of 95 %.")
     if attack is not None and attack.lower > 0.5:
         limits.append(
             "Whoever holds the model file guesses better than by chance who trained it: keep it as personal data."

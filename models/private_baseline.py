@@ -34,6 +34,7 @@ class PrivateBaseline:
 
     State when done:
         cumulative_hazard: (K,) at the end of each interval; rises evenly within a piece.
+        released_events: (J,) as they were released, with noise: below 0 too.
     """
 
     def __init__(self, context: Context) -> None:
@@ -84,7 +85,8 @@ class PrivateBaseline:
         observed = np.maximum(total["hazard_observed"], 0.0) * MAX_RATIO * self._widths
         overall = (events.sum() + 1.0) / (observed.sum() + 1.0)
         hazard: Floats = (events + 1.0) / (observed + 1.0 / overall)
-        return Turn({"cumulative_hazard": np.cumsum(np.clip(hazard, *_HAZARDS)[self._pieces])}, None)
+        cumulative = np.cumsum(np.clip(hazard, *_HAZARDS)[self._pieces])
+        return Turn({"cumulative_hazard": cumulative, "released_events": np.array(total["events"])}, None)
 
     def shrink(self, part: str, state: Arrays) -> Turn:
         """Ask the remaining sites the same."""

@@ -39,6 +39,7 @@ class PrivateGrid:
             events are few.
         events: (J,) noisy, at least 0.
         n_events: () noisy, at least `_FEWEST_EVENTS`.
+        released_events: (J,) as they were released, with noise: below 0 too.
     """
 
     def __init__(self, context: Context) -> None:
@@ -83,6 +84,7 @@ class PrivateGrid:
             "alpha": np.log(np.minimum(hazard, _LARGEST_HAZARD)),
             "events": events,
             "n_events": np.array(n_events),
+            "released_events": np.array(total["events"]),
         }
         return Turn(done, None)
 

@@ -8,9 +8,12 @@ evaluation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from schemas.design import DesignColumn
 from schemas.dictionary import Dictionary
@@ -20,7 +23,8 @@ from schemas.study import Differential, Study
 # Of mu squared. Fixed on invented patients (experiments/dp_curve/choose.py): halving or doubling a small one moves C
 # by less than .002 at epsilon 3 and above.
 SHARES = MappingProxyType({"moments": 0.1, "grid": 0.05, "fit": 0.8, "baseline": 0.05})
-_BASELINE_PIECES = 4
+_BASELINE_PIECES, _MOST_CUTS = 4, 4
+_CLOSE = 1e-12
 
 _COX = Fault(
     "[model] method",
@@ -175,19 +179,33 @@ def private_steps(
         ),
         PrivateStep(
             "baseline", "private_baseline", "The baseline hazard behind predictions, from all patients, with noise.",
-            {"pieces": doubling_pieces(len(bin_edges)), **_spends(differential, "baseline")},
+            {"pieces": baseline_pieces(bin_edges, study.endpoint.horizons_days), **_spends(differential, "baseline")},
             {**moments, **grid, "beta": "fit.beta"},
         ),
     ]  # fmt: skip
 
 
-def doubling_pieces(n_bins: int) -> list[int]:
-    """Return the piece of each bin: few pieces, each as wide as all before it, since fewer patients reach it."""
-    pieces = [0] * n_bins
-    for cut in (n_bins >> shift for shift in range(_BASELINE_PIECES - 1, 0, -1)):
-        if cut:
-            pieces[cut:] = [pieces[cut - 1] + 1] * (n_bins - cut)
-    return pieces
+def baseline_pieces(bin_edges: Sequence[float], horizons: Sequence[float]) -> list[int]:
+    """Return the piece of each bin in the baseline: few pieces, since each one costs noise in all of them.
+
+    Cut at the horizons (each at the last bin that ends by then), so that what is released counts the events by each
+    of them; of more than `_MOST_CUTS` horizons at so many, spread out, the last among them. With fewer, and without
+    any, pieces that double: each is as wide as all before it, since fewer patients reach it.
+
+    Args:
+        bin_edges: Upper edges of the plan's bins.
+        horizons: At which the model is judged, ascending.
+    """
+    n_bins = len(bin_edges)
+    by_then = np.searchsorted(bin_edges, np.asarray(horizons) * (1 + _CLOSE), side="right")
+    cuts = sorted({int(cut) for cut in by_then} - {0, n_bins})
+    if len(cuts) > _MOST_CUTS:
+        cuts = [cuts[i] for i in np.linspace(0, len(cuts) - 1, _MOST_CUTS).round().astype(int)]
+    first = cuts[0] if cuts else n_bins
+    while len(cuts) < _BASELINE_PIECES - 1 and first > 1:
+        first //= 2
+        cuts.insert(0, first)
+    return [int(piece) for piece in np.searchsorted(cuts, np.arange(n_bins), side="right")]
 
 
 def _spends(differential: Differential, step: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 import shutil
@@ -15,6 +16,7 @@ from rich.console import Console
 from archipel.compare import compare
 from archipel.demo import CONFIGS, make_sites
 from archipel.local_run import run_plan
+from archipel.private_events import noise_of_sum, private_horizon_events
 from archipel.report import read_result, render_report
 from archipel.runs import LaunchError, verify_enough
 from archipel.simulate import simulate
@@ -24,10 +26,15 @@ from archipel.studies import compile_study, why_simulate_alone
 from archipel.terminal import terminal_table
 from archipel.wording import hazard_ratios, promise
 from client.noising import Account
+from client.page.open_model import OpenModel
+from client.page.prognosis import prognose
+from client.page.rows import clinical_columns
+from client.page.shapes import Asked, Prognosis, Refused, Row
 from client.settings import SETTINGS_FILE
-from privacy.accountant import plan_delta
+from models.private_plan import SHARES
+from privacy.accountant import mu_of, plan_delta
 from privacy.budget import Limit, account
-from schemas.artefact import read_artefact
+from schemas.artefact import Artefact, read_artefact
 from schemas.card import data_use_card
 from schemas.errors import FaultsError
 from schemas.result import Result
@@ -89,6 +96,56 @@ def test_the_model_file_states_epsilon_and_delta(done: tuple[Result, Path]) -> N
     assert artefact.covariance is None or not artefact.covariance.any()
     with pytest.raises(ValueError, match="null without a reason"):
         changed(federation_result(), log_likelihood=None)
+
+
+def test_the_model_file_says_of_how_many_events_it_stands_on_at_least(write: Write, tables: Path) -> None:
+    plan = compile_study(write())
+    cohorts = read_sites(tables, plan.study, plan.dictionary).cohorts
+    time, event = (np.concatenate([getattr(one, name) for one in cohorts.values()]) for name in ("time", "event"))
+    true = [int((event & (time <= horizon)).sum()) for horizon in plan.study.endpoint.horizons_days]
+    held, said = 0, np.zeros(len(true))
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        run = run_plan(plan, cohorts, randomness=lambda n, rng=rng: rng.integers(0, 2**64, n, dtype=np.uint64))
+        counts = [one.at_least for one in private_horizon_events(run.progress.arrays, plan, len(cohorts))]
+        held += sum(count <= of for count, of in zip(counts, true, strict=True))
+        said += np.array(counts) / 40
+    assert held >= 0.95 * 160 - 10, "each is said with 95 %; they share their noise"
+    assert said[-1] >= 10, (said, true)
+    # A run before this was released says nothing.
+    assert private_horizon_events({}, plan, 5) == ()
+
+
+def test_a_model_under_noise_has_numbers_on_the_page(done: tuple[Result, Path]) -> None:
+    artefact = read_artefact((done[1] / "model.safetensors").read_bytes())
+    horizons = artefact.manifest.events_by_horizon
+    assert [one.horizon for one in horizons] == [90, 180, 270, 360]
+    assert all(one.events == f"≥{one.at_least}" for one in horizons)
+    manifest = artefact.manifest
+    enough = tuple(
+        one.model_copy(update={"at_least": count}) for one, count in zip(horizons, (3, 9, 10, 30), strict=True)
+    )
+    model = OpenModel("c" * 64, Artefact(manifest.model_copy(update={"events_by_horizon": enough}), artefact.arrays))
+    cells = {column.column: 0.0 for column in clinical_columns(model.artefact)}
+    cells |= {"age_years": 12.0, "height_cm": 140.0, "weight_kg": 35.0}
+    row = Row("form", manifest.dictionary_hash, cells)
+    found = prognose(model, row, asked=Asked(datetime.date(2026, 11, 21)))
+    assert isinstance(found, Prognosis)
+    assert [one.time for one in found.horizons] == [270, 360], "from ten events on that there were surely"
+    assert {one.code for one in found.warnings} >= {"interval-none", "below-event-floor"}
+    # From a later day on nothing tells how many events lie between.
+    later = prognose(model, row, asked=Asked(datetime.date(2026, 11, 21), event_free_until=30.0))
+    assert isinstance(later, Refused)
+    assert {one.code for one in later.reasons} >= {"floor-unknown"}
+
+
+def test_the_noise_of_a_sum_is_that_of_its_sites(write: Write) -> None:
+    plan = compile_study(write())
+    part = plan.by_name["baseline"].parts[0]
+    assert part.noise is not None
+    mu = mu_of(8.0, 1e-5) * math.sqrt(SHARES["baseline"])
+    alone = part.noise.sensitivity / (mu * math.sqrt(3))
+    assert noise_of_sum(plan, part, 5) == pytest.approx(math.sqrt(5) * alone, rel=1e-5)
 
 
 def test_a_simulated_run_adds_the_noise_of_every_site(write: Write, tables: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from models.compile import compile_plan
-from models.private_plan import SHARES, doubling_pieces
+from models.private_plan import SHARES, baseline_pieces
 from schemas.errors import FaultsError
 from schemas.plan import read_plan
 from schemas.study import Differential, Evaluation, Model, Privacy
@@ -127,8 +127,30 @@ def test_cells_that_cannot_be_empty_cost_nothing() -> None:
     ("n_bins", "pieces"),
     [(2, [0, 1]), (3, [0, 1, 1]), (8, [0, 1, 2, 2, 3, 3, 3, 3]), (16, [0] * 2 + [1] * 2 + [2] * 4 + [3] * 8)],
 )
-def test_each_piece_of_the_baseline_is_as_wide_as_all_before_it(n_bins: int, pieces: list[int]) -> None:
-    assert doubling_pieces(n_bins) == pieces
+def test_without_horizons_each_piece_of_the_baseline_is_as_wide_as_all_before_it(
+    n_bins: int, pieces: list[int]
+) -> None:
+    assert baseline_pieces([float(i + 1) for i in range(n_bins)], ()) == pieces
+
+
+@pytest.mark.parametrize(
+    ("horizons", "pieces"),
+    [
+        ((4.0,), [0, 1, 2, 2, 3, 3, 3, 3]),  # two more cuts below the first horizon
+        ((4.9,), [0, 1, 2, 2, 3, 3, 3, 3]),  # never behind the horizon
+        ((2.0, 6.0), [0, 1, 2, 2, 2, 2, 3, 3]),
+        ((1.0, 3.0, 5.0), [0, 1, 1, 2, 2, 3, 3, 3]),
+        ((2.0, 8.0), [0, 1, 2, 2, 2, 2, 2, 2]),  # the last piece ends there anyway
+        ((0.5,), [0, 1, 2, 2, 3, 3, 3, 3]),  # before the first bin ends nobody is counted
+        ((1.0, 2.0, 3.0, 4.0, 5.0, 6.0), [0, 1, 1, 2, 3, 3, 4, 4]),  # five pieces at most
+    ],
+)
+def test_the_baseline_is_cut_at_the_horizons(horizons: tuple[float, ...], pieces: list[int]) -> None:
+    assert baseline_pieces([float(i + 1) for i in range(8)], horizons) == pieces
+
+
+def test_a_time_grid_of_two_bins_has_two_pieces_at_most() -> None:
+    assert baseline_pieces([5.0, 10.0], (5.0,)) == [0, 1]
 
 
 def test_whoever_adds_no_noise_gets_no_plan_to_run_in_clear() -> None:
