@@ -88,8 +88,9 @@ def trial(
     from rich.console import Console
 
     from archipel.folders import verify_folder
+    from archipel.outputs import write_outputs
     from archipel.terminal import RunProgress, terminal_table
-    from archipel.trial import run_trial, temporary_home, write_outputs
+    from archipel.trial import run_trial, temporary_home
     from archipel.watching import tell_news
 
     if out is not None:

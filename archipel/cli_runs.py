@@ -143,9 +143,9 @@ def report(
     """Write model.safetensors, result.json and report.html of a finished run, and show its table."""
     from rich.console import Console
 
+    from archipel.outputs import write_outputs
     from archipel.runs import find_run, model_of, open_store, plan_of, result_of
     from archipel.terminal import terminal_table
-    from archipel.trial import write_outputs
 
     with open_store(hub) as store:
         found = find_run(store, run_id)

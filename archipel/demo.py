@@ -28,10 +28,11 @@ from archipel.demo_page import ReadyPage, prepare_page
 from archipel.demo_tables import Dealt, deal_by_centre, deal_by_label, read_rows, write_site_folders
 from archipel.folders import verify_folder
 from archipel.local_federation import LocalFederation
+from archipel.outputs import write_outputs
 from archipel.simulate import simulate
 from archipel.site_check import check_folder
 from archipel.terminal import RunProgress, terminal_table
-from archipel.trial import Trial, ended_on_signals, run_trial, temporary_home, write_outputs
+from archipel.trial import Trial, ended_on_signals, run_trial, temporary_home
 from archipel.watching import tell_news
 from client.page.serve import serve_page
 from schemas.errors import ArchipelError

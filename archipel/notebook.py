@@ -134,7 +134,7 @@ class Study:
 
     def report(self, run_id: str, out: Path | str) -> Path:
         """Write model, result and report of a finished run to `out`, and return the report's path."""
-        from archipel.trial import write_outputs
+        from archipel.outputs import write_outputs
 
         with _runs.open_store(Path(self.hub)) as store:
             plan = _runs.plan_of(store, run_id)

@@ -18,9 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from archipel.cli_common import StoppedError
-from archipel.folders import make_folder
 from archipel.local_federation import LocalFederation, find_sites
-from archipel.report import write_report
 from archipel.runs import launch_plan, model_of, open_store, result_of, verify_enough
 from archipel.site_check import check_folder
 from archipel.studies import compile_study
@@ -31,7 +29,7 @@ from schemas.errors import ArchipelError, FaultsError
 from schemas.plan import Plan
 from schemas.result import Result
 
-__all__ = ["Timing", "Trial", "TrialError", "check_sites", "ended_on_signals", "run_trial", "write_outputs"]
+__all__ = ["Timing", "Trial", "TrialError", "check_sites", "ended_on_signals", "run_trial"]
 
 GIVE_UP_S = 600.0
 """A trial that hears nothing new for so long is ended: nobody is there to bring a site back."""
@@ -181,22 +179,6 @@ def _watch(federation: LocalFederation, run_id: str, on_view: OnView | None, giv
             if view.is_over and view.run.status != "done":
                 raise TrialError(f"The run {run_id} {view.run.status}. {message}")
     return first or datetime.datetime.now(datetime.UTC)
-
-
-def write_outputs(
-    out: Path, result: Result, model: bytes | None, *, plan: Plan | None = None, simulated: Result | None = None
-) -> tuple[Path, Path]:
-    """Write ``result.json``, ``report.html`` and, where there is one, ``model.safetensors`` into `out`.
-
-    Returns:
-        Where the first two are.
-    """
-    make_folder(out)
-    if model is not None:
-        (out / "model.safetensors").write_bytes(model)
-    (out / "result.json").write_text(result.to_json(), "utf-8")
-    write_report(result, out / "report.html", plan=plan, simulated=simulated)
-    return out / "result.json", out / "report.html"
 
 
 @contextlib.contextmanager

@@ -24,11 +24,11 @@ from archipel.demo import CONFIGS, make_sites
 from archipel.local_federation import LocalFederation, find_sites
 from archipel.local_run import run_plan
 from archipel.model_card import make_card, write_card
+from archipel.outputs import write_outputs
 from archipel.report import read_result
 from archipel.simulate import simulate
 from archipel.site_folders import read_sites
 from archipel.studies import compile_study
-from archipel.trial import write_outputs
 from client.state import SitePaths, fold_key
 from experiments.shared_cohorts.make_sites import make_sites as make_cohort_sites
 from models.folds import deal, with_inner_folds
