@@ -125,3 +125,15 @@ def status(home: HubHome = HUB, as_json: AsJson = False) -> None:
         print_json(found.to_dict())
         return
     show_hub_status(found)
+
+
+@app.command()
+def health(home: HubHome = HUB, as_json: AsJson = False) -> None:
+    """Ask the running hub how it is: processes, listeners, database, disk and certificates.
+
+    For a container's health check or a monitoring system. Exit code 0 where it is healthy, warnings included; 1 where
+    it is not, or does not answer.
+    """
+    from archipel.health import show_health
+
+    raise typer.Exit(show_health(home, "hub", as_json=as_json))

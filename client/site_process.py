@@ -14,17 +14,25 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client.settings import load_settings
+from client.settings import SETTINGS_FILE, SiteSettings, load_settings
 from privacy.storage import write_durably
 from schemas.errors import Fault, FaultsError
+from schemas.health import Report, watched
+from schemas.operation import port_problem
 from schemas.processes import Child, Supervisor
 
-__all__ = ["children", "create_node_key", "missing_files", "serve"]
+__all__ = ["children", "create_node_key", "missing_files", "serve", "verify_site"]
 
 
-def create_node_key(home: Path) -> Path:
-    """Makes the site's node key (P-384) unless it is there, and returns the file of its public half."""
-    private, public = home / "keys" / "node.key", home / "keys" / "node.pub"
+def create_node_key(home: Path, *, folder: Path | None = None) -> Path:
+    """Makes the site's node key (P-384) unless it is there, and returns the file of its public half.
+
+    Args:
+        home: The site's folder.
+        folder: Of the key; by default the site's folder of keys.
+    """
+    keys = folder or home / "keys"
+    private, public = keys / "node.key", keys / "node.pub"
     private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not private.exists():
         key = ec.generate_private_key(ec.SECP384R1())
@@ -71,13 +79,36 @@ def serve(home: Path) -> int:
     Raises:
         FaultsError: The settings or keys are wrong; every fault is named.
     """
+    from client.site_health import SiteHealth
+
     home = home.resolve()
-    load_settings(home)
-    faults = missing_files(home)
-    if faults:
-        raise FaultsError(f"site {home.name}", faults)
+    verify_site(home)
     supervisor = Supervisor(home, children(home))
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.request_stop())
-    return supervisor.serve()
+    with watched(home, Report("site", SiteHealth(home, supervisor.states).look)):
+        return supervisor.serve()
+
+
+def verify_site(home: Path) -> SiteSettings:
+    """Returns the settings of a site that can start.
+
+    Raises:
+        FaultsError: Naming every fault of settings, keys and ports at once.
+    """
+    faults: list[Fault] = []
+    settings = None
+    try:
+        settings = load_settings(home)
+        problem = port_problem(settings.metrics_listen, settings.metrics_port) if settings.metrics_port else None
+        if problem:
+            place = f"{settings.metrics_listen}:{settings.metrics_port}"
+            faults.append(Fault("metrics_port", f"{place} {problem}", "stop what uses it or change the port"))
+    except FaultsError as error:
+        faults += error.faults
+    if (home / SETTINGS_FILE).exists():
+        faults += missing_files(home)
+    if settings is None or faults:
+        raise FaultsError(f"site {home.name}", faults)
+    return settings

@@ -2,8 +2,8 @@
 
 One JSON line an entry. Each carries the hash of the one before and its own, so that a changed byte is found by
 anyone who reads the file. A chain cannot show that its end was cut off; for that the count and hash of the last
-entry stand in a small file of their own (``ledger.head``). Whoever can write both files can still cut both: from
-the issue that brings countersigning on, the hub countersigns the head after each round and keeps it.
+entry stand in a small file of their own (``ledger.head``). Whoever can write both files can still cut both; so the
+hub countersigns the head soon after each append, and both keep that (`privacy.head_signature`, `client.heads`).
 
 Order of an append: the line, fsync, then the head, fsync. After a crash in between the file is one entry ahead of
 its head, or ends in a torn line that nothing was released for; the next append repairs either, and neither counts
@@ -27,7 +27,8 @@ from schemas.errors import ArchipelError
 from schemas.shown import rounded
 
 EventKind = Literal[
-    "setup", "release", "shares", "refusal", "approval", "withdrawal", "pause", "resume", "peer", "model"
+    "setup", "release", "shares", "refusal", "approval", "withdrawal", "pause", "resume", "peer", "model", "restore",
+    "rotation",
 ]  # fmt: skip
 LEDGER_FILE = "ledger.jsonl"
 GENESIS = "0" * 64
@@ -157,7 +158,7 @@ class Ledger:
         """
         with locked(self._path, exclusive=True) as descriptor:
             self._catch_up(descriptor)
-            entry = _entry(_head(self._last), self._now(), event)
+            entry = _entry(head_of(self._last), self._now(), event)
             line = _line(entry)
             try:
                 write_all(descriptor, line)
@@ -167,7 +168,7 @@ class Ledger:
                     os.ftruncate(descriptor, self._end)
                 raise storage_error(self._path, error) from None
             self._last, self._end = entry, self._end + len(line)
-            _write_head(self._path, _head(entry))
+            _write_head(self._path, head_of(entry))
             return entry
 
     def holds_release(self, digest: str) -> bool:
@@ -182,12 +183,12 @@ class Ledger:
     def _catch_up(self, descriptor: int) -> None:
         """Read what other processes appended, repair what a crash left, and compare with the head file."""
         try:
-            content = _read_from(descriptor, self._end)
+            content = read_from(descriptor, self._end)
         except OSError as error:
             raise storage_error(self._path, error) from None
         whole, last = _follow(content, self._last)
         kept = _read_head(self._path)
-        _verify_head(kept, last)
+        verify_head(kept, last)
         if whole < len(content):
             try:
                 os.ftruncate(descriptor, self._end + whole)
@@ -195,8 +196,8 @@ class Ledger:
             except OSError as error:
                 raise storage_error(self._path, error) from None
         self._last, self._end = last, self._end + whole
-        if kept != _head(last):
-            _write_head(self._path, _head(last))
+        if kept != head_of(last):
+            _write_head(self._path, head_of(last))
 
 
 def verify_ledger(path: Path) -> Verified:
@@ -208,8 +209,8 @@ def verify_ledger(path: Path) -> Verified:
     """
     content, kept = _read_shared(path) if path.exists() else (b"", _read_head(path))
     whole, last = _follow(content, None)
-    _verify_head(kept, last)
-    return Verified(_head(last), len(content) - whole)
+    verify_head(kept, last)
+    return Verified(head_of(last), len(content) - whole)
 
 
 def entries(path: Path) -> Iterator[Entry]:
@@ -220,12 +221,48 @@ def entries(path: Path) -> Iterator[Entry]:
         StorageError: When it cannot be read.
     """
     if path.exists():
-        yield from _chain(_read_shared(path)[0], None)
+        yield from chain(_read_shared(path)[0], None)
+
+
+def verify_holds(path: Path, head: Head) -> None:
+    """Verify that a ledger still holds the entry at which a countersigned head stands.
+
+    Args:
+        path: Of the ledger, whose chain is checked on the way.
+        head: Under the signatures of site and hub.
+
+    Raises:
+        LedgerBrokenError: When its end is missing, or another entry stands there.
+        StorageError: When it cannot be read.
+    """
+    n, found = 0, GENESIS
+    for entry in entries(path):
+        n = entry.index + 1
+        found = entry.hash if n <= head.count else found
+    if n < head.count:
+        raise LedgerBrokenError(
+            f"The ledger was cut off: it holds {n} entries, and the hub has countersigned {head.count} of them. "
+            f"{_ADVICE}"
+        )
+    if found != head.hash:
+        raise LedgerBrokenError(
+            f"The ledger was replaced: entry {head.count} is not the one that the hub has countersigned. {_ADVICE}"
+        )
 
 
 def head_path(path: Path) -> Path:
     """Return where the head of the ledger at `path` is kept."""
     return path.with_suffix(".head")
+
+
+def read_head(path: Path) -> Head:
+    """Return where the ledger at `path` says that it ends, without reading it: cheap, and held to nothing.
+
+    Raises:
+        LedgerBrokenError: When the head file is not what this site wrote.
+        StorageError: When it cannot be read.
+    """
+    return _read_head(path)
 
 
 def rounded_count(n_patients: int) -> int:
@@ -279,10 +316,10 @@ def _parse(line: bytes) -> Entry:
     return entry
 
 
-def _chain(content: bytes, last: Entry | None) -> Iterator[Entry]:
+def chain(content: bytes, last: Entry | None) -> Iterator[Entry]:
     """Yield the entries that follow `last`; a torn last line is left out."""
     for text in content.split(b"\n")[:-1]:
-        head = _head(last)
+        head = head_of(last)
         try:
             entry = _parse(text + b"\n")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -297,18 +334,19 @@ def _chain(content: bytes, last: Entry | None) -> Iterator[Entry]:
 
 def _follow(content: bytes, last: Entry | None) -> tuple[int, Entry | None]:
     """Return the length of the whole lines in `content` and the last entry of the chain."""
-    for entry in _chain(content, last):
+    for entry in chain(content, last):
         last = entry
     return content.rfind(b"\n") + 1, last
 
 
-def _head(last: Entry | None) -> Head:
+def head_of(last: Entry | None) -> Head:
+    """Return where a ledger ends whose last entry this is."""
     return Head() if last is None else Head(last.index + 1, last.hash)
 
 
-def _verify_head(kept: Head, last: Entry | None) -> None:
+def verify_head(kept: Head, last: Entry | None) -> None:
     """Compare where the lines end with what the head file says, which may be one entry behind after a crash."""
-    found = _head(last)
+    found = head_of(last)
     if kept == found or (last is not None and kept == Head(last.index, last.previous)):
         return
     if kept.count > found.count:
@@ -348,12 +386,17 @@ def _read_shared(path: Path) -> tuple[bytes, Head]:
     """Return lines and head as they were at one moment: another process may append between two reads."""
     with locked(path, exclusive=False) as descriptor:
         try:
-            return _read_from(descriptor, 0), _read_head(path)
+            return read_from(descriptor, 0), _read_head(path)
         except OSError as error:
             raise storage_error(path, error) from None
 
 
-def _read_from(descriptor: int, start: int) -> bytes:
+def read_from(descriptor: int, start: int) -> bytes:
+    """Return an open ledger's bytes from `start` on.
+
+    Raises:
+        LedgerBrokenError: When it is shorter than that.
+    """
     size = os.fstat(descriptor).st_size
     if size < start:
         raise LedgerBrokenError(f"The ledger was cut off while the site was running. {_ADVICE}")

@@ -18,11 +18,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["PARENT_VARIABLE", "Child", "Restarts", "Supervisor", "die_with_parent", "end_with_parent", "run_folder"]
+__all__ = [
+    "PARENT_VARIABLE",
+    "Child",
+    "ChildState",
+    "Restarts",
+    "Supervisor",
+    "die_with_parent",
+    "end_with_parent",
+    "run_folder",
+]
 
 log = logging.getLogger("archipel.supervisor")
 
@@ -74,6 +83,43 @@ class Restarts:
         return min(self.most_s, self.first_s * 2.0 ** max(0, self.failures - 1))
 
 
+@dataclass(frozen=True)
+class ChildState:
+    """How one supervised process is.
+
+    Attributes:
+        name: Of the child.
+        pid: Process id; None while it does not run.
+        failures: Deaths in a row after a life that was too short to count.
+        restarts: Starts after the first, since the supervisor started.
+        last_exit: Exit status of the last life, negative for a signal; None before the first death.
+        is_settled: Whether it has lived long enough to forget earlier failures.
+        trouble: Why it could not be started at all; empty where it could.
+    """
+
+    name: str
+    pid: int | None
+    failures: int
+    restarts: int
+    last_exit: int | None
+    is_settled: bool
+    trouble: str = ""
+
+
+@dataclass
+class _Life:
+    """What the supervisor knows of one child; changed by its own thread alone."""
+
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    due: float = 0.0
+    starts: int = 0
+    last_exit: int | None = None
+    trouble: str = ""
+    rule: Restarts = field(default_factory=Restarts)
+    is_noted: bool = False  # whether its pid file is written
+
+
 def die_with_parent() -> None:
     """Asks the kernel to end this process when the one that started it is gone.
 
@@ -107,22 +153,49 @@ def run_folder(home: Path) -> Path:
 
 
 class Supervisor:
-    """Starts the children of one home, restarts the dead, stops all on request."""
+    """Starts the children of one home, restarts the dead, stops all on request.
+
+    A full disk does not end it: logs and pid files that cannot be written are left out and tried again.
+    """
 
     PATIENCE_S = 8.0
     """How long children may take to end after SIGTERM."""
 
-    def __init__(self, home: Path, children: Sequence[Child]) -> None:
+    def __init__(self, home: Path, children: Sequence[Child], *, output: Output | None = None) -> None:
+        """Keep what to run.
+
+        Args:
+            home: The folder.
+            children: In the order in which they are started.
+            output: Where a child's output goes; by default to a file of its own in `logs/`.
+        """
         self._home = home
         self._children = list(children)
-        self._running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
-        self._due: dict[str, float] = {child.name: 0.0 for child in children}
-        self._restarts = {child.name: Restarts() for child in children}
+        self._lives = {child.name: _Life() for child in children}
+        self._output = output or _to_file
         self._stop = threading.Event()
 
     def request_stop(self) -> None:
         """Ends `serve` soon; safe from a signal handler or another thread."""
         self._stop.set()
+
+    def states(self) -> tuple[ChildState, ...]:
+        """Returns how every child is; safe from another thread."""
+        return tuple(self._state(child.name, self._lives[child.name]) for child in self._children)
+
+    def _state(self, name: str, life: _Life) -> ChildState:
+        process = life.process
+        is_running = process is not None and process.poll() is None
+        lived_s = time.monotonic() - life.started
+        return ChildState(
+            name=name,
+            pid=process.pid if process is not None and is_running else None,
+            failures=life.rule.failures,
+            restarts=max(0, life.starts - 1),
+            last_exit=life.last_exit if process is None or is_running else process.returncode,
+            is_settled=is_running and lived_s >= life.rule.settled_s,
+            trouble=life.trouble,
+        )
 
     def serve(self, *, on_start: Callable[[str, int], None] | None = None) -> int:
         """Blocks until asked to stop, then ends every child; returns 0."""
@@ -136,33 +209,38 @@ class Supervisor:
         return 0
 
     def _tend(self, child: Child, on_start: Callable[[str, int], None] | None) -> None:
-        running = self._running.get(child.name)
+        life = self._lives[child.name]
         now = time.monotonic()
-        if running is not None:
-            process, started = running
-            if process.poll() is None:
+        if life.process is not None:
+            if life.process.poll() is None:
+                self._note(child, life)
                 return
-            del self._running[child.name]
-            self._restarts[child.name] = self._restarts[child.name].after_death(now - started)
-            wait_s = self._restarts[child.name].wait_s
-            self._due[child.name] = now + wait_s
-            log.warning(
-                "%s ended (%s), starts again in %.1f s; its log is %s",
-                child.name, process.returncode, wait_s, self._home / "logs" / f"{child.name}.log",
-            )  # fmt: skip
-        if now >= self._due[child.name]:
-            process = self._start(child)
-            self._running[child.name] = (process, now)
-            if on_start is not None:
-                on_start(child.name, process.pid)
+            self._bury(child, life, now)
+        if now < life.due:
+            return
+        try:
+            life.process = self._start(child)
+        except OSError as error:  # no memory, no descriptor, no room: it may pass
+            if life.trouble != (error.strerror or ""):
+                log.error("%s cannot be started (%s)", child.name, error.strerror)
+            life.trouble, life.due = error.strerror or type(error).__name__, now + life.rule.most_s
+            return
+        life.started, life.starts, life.trouble, life.is_noted = now, life.starts + 1, "", False
+        self._note(child, life)
+        if on_start is not None:
+            on_start(child.name, life.process.pid)
+
+    def _bury(self, child: Child, life: _Life, now: float) -> None:
+        assert life.process is not None
+        life.last_exit = life.process.returncode
+        life.process = None
+        life.rule = life.rule.after_death(now - life.started)
+        life.due = now + life.rule.wait_s
+        log.warning("%s ended (%s), starts again in %.1f s", child.name, life.last_exit, life.rule.wait_s)
 
     def _start(self, child: Child) -> subprocess.Popen[bytes]:
-        path = self._home / "logs" / f"{child.name}.log"
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-            path.replace(path.with_suffix(".log.1"))
-        with path.open("ab") as sink:
-            process = subprocess.Popen(
+        with self._output(self._home, child) as sink:
+            return subprocess.Popen(
                 list(child.arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
@@ -171,12 +249,21 @@ class Supervisor:
                 start_new_session=True,
                 env={**os.environ, **_QUIET, **child.environment, PARENT_VARIABLE: str(os.getpid())},
             )
-        (run_folder(self._home) / f"{child.name}.pid").write_text(f"{process.pid}\n")
-        return process
+
+    def _note(self, child: Child, life: _Life) -> None:
+        """Write the pid file, unless it is there; a full disk takes it later."""
+        if life.is_noted or life.process is None:
+            return
+        path = run_folder(self._home) / f"{child.name}.pid"
+        try:
+            path.write_text(f"{life.process.pid}\n")
+            life.is_noted = True
+        except OSError as error:
+            log.debug("%s cannot be written (%s)", path.name, error.strerror)
 
     def _end_all(self) -> None:
         # Last started, first ended: a launcher before the hub it talks to.
-        processes = [process for process, _ in reversed(self._running.values())]
+        processes = [life.process for life in reversed(self._lives.values()) if life.process is not None]
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
@@ -188,8 +275,30 @@ class Supervisor:
                 process.kill()
                 process.wait()
         for child in self._children:
-            (run_folder(self._home) / f"{child.name}.pid").unlink(missing_ok=True)
-        self._running.clear()
+            with contextlib.suppress(OSError):
+                (self._home / "run" / f"{child.name}.pid").unlink(missing_ok=True)
+
+
+Output = Callable[[Path, Child], contextlib.AbstractContextManager[int]]
+"""Yields the descriptor that a child of a home writes to, and closes it in this process afterwards."""
+
+
+@contextlib.contextmanager
+def _to_file(home: Path, child: Child) -> Iterator[int]:
+    """Yields `logs/NAME.log`, or nowhere where the disk has no room even for its name."""
+    path = home / "logs" / f"{child.name}.log"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        log.error("%s cannot be written (%s); what %s says is lost", path.name, error.strerror, child.name)
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 _QUIET = {

@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 from schemas.errors import FaultsError
+from schemas.health import Report, watched
 from schemas.processes import Child, Supervisor
 from server.hub_home import HubSettings, check_hub, hub_init, load_hub_settings
 
-__all__ = ["await_hub", "children", "hub_init", "is_up", "serve"]
+__all__ = ["answers", "await_hub", "children", "hub_init", "is_up", "serve"]
 
 
 def children(home: Path) -> list[Child]:
@@ -35,6 +36,8 @@ def serve(home: Path) -> int:
     Raises:
         FaultsError: The hub cannot start; every fault is named.
     """
+    from server.hub_health import HubHealth
+
     settings = load_hub_settings(home)
     faults = check_hub(settings)
     if faults:
@@ -43,12 +46,13 @@ def serve(home: Path) -> int:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.request_stop())
-    return supervisor.serve()
+    with watched(settings.home, Report("hub", HubHealth(settings.home, supervisor.states).look)):
+        return supervisor.serve()
 
 
 def is_up(settings: HubSettings) -> bool:
     """Returns whether both listeners answer."""
-    return all(_answers(settings, port) for port in (settings.internal_port, settings.public_port))
+    return all(answers(settings, port) for port in (settings.internal_port, settings.public_port))
 
 
 def await_hub(settings: HubSettings, timeout_s: float = 30.0) -> bool:
@@ -61,7 +65,8 @@ def await_hub(settings: HubSettings, timeout_s: float = 30.0) -> bool:
     return True
 
 
-def _answers(settings: HubSettings, port: int) -> bool:
+def answers(settings: HubSettings, port: int) -> bool:
+    """Returns whether one of the hub's listeners answers over TLS with the hub's own certificate."""
     host = "127.0.0.1" if port == settings.internal_port or settings.listen == "0.0.0.0" else settings.listen
     context = ssl.create_default_context(cafile=str(settings.authority))
     # Asked at the address it is bound to, which need not be a name in the certificate.
