@@ -32,6 +32,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from schemas.canonical import canonical_json
 from schemas.errors import ArchipelError
+from schemas.ledger_head import CountersignedHead
 
 __all__ = [
     "KIT_DAYS",
@@ -69,7 +70,8 @@ class _Document(BaseModel):
 
     def to_json(self) -> str:
         """Return the content of the file."""
-        return self.model_dump_json(indent=1) + "\n"
+        # Without what is None, so that one from before a field was there reads it too.
+        return self.model_dump_json(indent=1, exclude_none=True) + "\n"
 
     def signed_bytes(self) -> bytes:
         """Return what the signatures cover: everything else, under the document's own kind and version.
@@ -78,7 +80,7 @@ class _Document(BaseModel):
         """
         # Without what is None: a kit from before a field was there keeps its signature.
         content: dict[str, Any] = self.model_dump(
-            mode="json", exclude={"signature", "node_signature"}, exclude_none=True
+            mode="json", exclude={"signature", "node_signature", "previous_signature"}, exclude_none=True
         )
         return f"archipel {content['kind']} {content['version']}\n".encode() + canonical_json(content)
 
@@ -92,8 +94,10 @@ class JoinRequest(_Document):
         node_public_key: The key of the site's connection (elliptic curve; PEM or OpenSSH text).
         identity_public_key: The site's identity (Ed25519, base64 of 32 bytes); rosters pin it.
         created: When the request was written.
+        previous_identity_public_key: Which identity this one replaces, after a rotation or a restoration.
         node_signature: Base64 (ECDSA with SHA-384) by the connection's key: the writer holds it.
         signature: Base64 (Ed25519) by the identity key.
+        previous_signature: Likewise by the replaced identity, in a rotation; a restored site no longer holds it.
     """
 
     kind: Literal["join-request"] = "join-request"
@@ -103,8 +107,15 @@ class JoinRequest(_Document):
     node_public_key: Pem
     identity_public_key: Key32
     created: AwareDatetime
+    previous_identity_public_key: Key32 | None = None
     node_signature: Annotated[str, Field(max_length=300)] = ""
     signature: Signature64 | Literal[""] = ""
+    previous_signature: Signature64 | None = None
+
+    @property
+    def is_rotation(self) -> bool:
+        """Whether the replaced identity itself has signed; `read_request` has verified it."""
+        return self.previous_identity_public_key is not None and self.previous_signature is not None
 
 
 class Kit(_Document):
@@ -117,6 +128,8 @@ class Kit(_Document):
         hub_certificate: Certificate (PEM) of the hub's own authority; no other is trusted.
         hub_public_key: The hub's identity (Ed25519, base64 of 32 bytes).
         model_public_key: The key with which the hub signs models, likewise; None in a kit from before there was one.
+        heads_public_key: The key with which it countersigns the heads of ledgers, likewise.
+        ledger_head: Of a site that was restored from a backup: the newest head of its ledger that the hub knows.
         issued: When the kit was written.
         expires: Until when it can be used to join.
         signature: Base64 (Ed25519) by the hub's identity key.
@@ -130,6 +143,8 @@ class Kit(_Document):
     hub_certificate: Pem
     hub_public_key: Key32
     model_public_key: Key32 | None = None
+    heads_public_key: Key32 | None = None
+    ledger_head: CountersignedHead | None = None
     issued: AwareDatetime
     expires: AwareDatetime
     signature: Signature64 | Literal[""] = ""
@@ -141,8 +156,19 @@ def make_request(
     node_key: ec.EllipticCurvePrivateKey,
     identity_key: Ed25519PrivateKey,
     now: datetime.datetime,
+    *,
+    previous: Ed25519PrivateKey | str | None = None,
 ) -> JoinRequest:
-    """Return a site's signed request."""
+    """Return a site's signed request.
+
+    Args:
+        name: Of the site.
+        title: The hospital's name.
+        node_key: Of its connection.
+        identity_key: Its identity.
+        now: Time of the request.
+        previous: The identity that this one replaces: the key, which signs too, or its public half (base64).
+    """
     bare = JoinRequest(
         name=name,
         title=title,
@@ -151,10 +177,15 @@ def make_request(
         .decode("ascii"),
         identity_public_key=public_text(identity_key.public_key()),
         created=now,
+        previous_identity_public_key=(
+            public_text(previous.public_key()) if isinstance(previous, Ed25519PrivateKey) else previous
+        ),
     )
     content = bare.signed_bytes()
+    replaced = previous.sign(content) if isinstance(previous, Ed25519PrivateKey) else None
     return bare.model_copy(
         update={
+            "previous_signature": None if replaced is None else _base64(replaced),
             "node_signature": _base64(node_key.sign(content, ec.ECDSA(hashes.SHA384()))),
             "signature": _base64(identity_key.sign(content)),
         }
@@ -174,6 +205,8 @@ def read_request(content: bytes) -> JoinRequest:
         _node_key_of(request.node_public_key).verify(
             _bytes_of(request.node_signature), signed, ec.ECDSA(hashes.SHA384())
         )
+        if request.previous_signature is not None:
+            _key_of(request.previous_identity_public_key or "").verify(_bytes_of(request.previous_signature), signed)
     except (InvalidSignature, ValueError, UnsupportedAlgorithm):
         raise EnrolmentError(
             "The join request is not signed by the keys in it: it was damaged or changed on the way. "
@@ -191,6 +224,8 @@ def make_kit(
     *,
     days: int = KIT_DAYS,
     model_key: str | None = None,
+    heads_key: str | None = None,
+    ledger_head: CountersignedHead | None = None,
 ) -> Kit:
     """Return the hub's signed answer to a request that `read_request` accepted.
 
@@ -202,6 +237,8 @@ def make_kit(
         now: Time of issue.
         days: Until the kit expires.
         model_key: Public key (base64) with which the hub signs models.
+        heads_key: Likewise, with which it countersigns heads of ledgers.
+        ledger_head: The newest one of this site, where it was restored from a backup.
     """
     bare = Kit(
         site=request.name,
@@ -210,6 +247,8 @@ def make_kit(
         hub_certificate=hub_certificate,
         hub_public_key=public_text(hub_key.public_key()),
         model_public_key=model_key,
+        heads_public_key=heads_key,
+        ledger_head=ledger_head,
         issued=now,
         expires=now + datetime.timedelta(days=days),
     )

@@ -2,6 +2,7 @@
 
 hub/keys/identity.key    the hub's Ed25519 key, which signs kits          (0600)
 hub/keys/models.key      the Ed25519 key with which it signs models       (0600)
+hub/keys/heads.key       likewise, with which it countersigns ledgers     (0600)
 hub/sites.json           enrolled sites; the running hub follows this file
 site/site.toml           settings; `join` writes the hub's address into it
 site/keys/identity.key   the site's Ed25519 key, pinned in rosters        (0600)
@@ -16,7 +17,6 @@ import contextlib
 import datetime
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from archipel.enrol import (
     MAX_BYTES,
@@ -44,16 +39,23 @@ from archipel.enrol import (
     read_request,
 )
 from archipel.folders import make_folder
+from archipel.identities import IDENTITY, load_key
+from archipel.rotation import next_identity, take_next_keys
+from client.restored import settle
 from client.settings import SETTINGS_FILE, load_settings
 from client.site_process import create_node_key
 from privacy.storage import write_durably
 from schemas.errors import Fault, FaultsError
 from schemas.processes import run_folder
-from server.hub_home import HubSettings, hub_init, load_hub_settings, write_private
+from server.database import DATABASE
+from server.heads import HEADS_KEY, HeadStore
+from server.hub_home import HubSettings, hub_init, load_hub_settings
+from server.store import Store
 
 __all__ = [
     "EnrolledSite",
     "enrol_site",
+    "heads_key",
     "init_hub",
     "init_site",
     "join_site",
@@ -133,14 +135,21 @@ def init_hub(
     make_folder(home, mode=0o700)
     settings = hub_init(home, host, public_port, internal_port, listen=listen, names=tuple(names), renew=renew)
     model_key(home, create=True)
-    return settings, public_text(_identity(home, create=True).public_key())
+    heads_key(home, create=True)
+    return settings, public_text(load_key(home, IDENTITY, create=True).public_key())
 
 
-def enrol_site(home: Path, content: bytes, now: datetime.datetime) -> Kit:
+def enrol_site(home: Path, content: bytes, now: datetime.datetime, *, replace: bool = False) -> Kit:
     """Enrol the site whose join request this is, and return its kit.
 
-    The same site may come again with a new connection key (rotation) or because its kit expired; a name or key of
-    another site is refused.
+    The same site may come again with a new connection key, because its kit expired, or with a new identity: after a
+    rotation, which its former identity has signed, or after a restoration, which needs a person's word.
+
+    Args:
+        home: The hub's folder.
+        content: The request.
+        now: The clock.
+        replace: Whether a person has made sure that a request with another identity comes from that very site.
 
     Raises:
         EnrolmentError: When the request is not accepted.
@@ -150,7 +159,7 @@ def enrol_site(home: Path, content: bytes, now: datetime.datetime) -> Kit:
     settings = load_hub_settings(home)
     with _sites_locked(home):
         sites = list_sites(home)
-        _refuse_conflict(request, sites)
+        replaced = _refuse_conflict(request, sites, replace=replace)
         entry = EnrolledSite(
             name=request.name,
             title=request.title,
@@ -159,16 +168,37 @@ def enrol_site(home: Path, content: bytes, now: datetime.datetime) -> Kit:
             requested=request.created,
             enrolled=now,
         )
+        with Store(home / DATABASE) as store:
+            heads = HeadStore(store)
+            if replaced is not None and request.is_rotation:
+                heads.carry_on(request.name, replaced, request.identity_public_key)
+            restored = request.previous_identity_public_key is not None and not request.is_rotation
+            head = heads.newest(request.name) if restored else None
         _write_sites(home, [*(site for site in sites if site.name != request.name), entry])
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return make_kit(
         request,
-        _identity(home),
+        load_key(home, IDENTITY),
         f"{host}:{settings.public_port}",
         settings.authority.read_text("ascii"),
         now,
         model_key=public_text(model_key(home, create=True).public_key()),
+        heads_key=public_text(heads_key(home, create=True).public_key()),
+        ledger_head=head,
     )
+
+
+def heads_key(home: Path, *, create: bool = False) -> Ed25519PrivateKey:
+    """Return the key with which a hub countersigns the heads of ledgers; the process that answers sites holds it.
+
+    Args:
+        home: The hub's folder.
+        create: Whether to make one where there is none (a hub from before there were heads).
+
+    Raises:
+        FaultsError: When it is missing, damaged, or can be read by others.
+    """
+    return load_key(home, HEADS_KEY, create=create)
 
 
 def model_key(home: Path, *, create: bool = False) -> Ed25519PrivateKey:
@@ -181,7 +211,7 @@ def model_key(home: Path, *, create: bool = False) -> Ed25519PrivateKey:
     Raises:
         FaultsError: When it is missing, damaged, or can be read by others.
     """
-    return _private_key(home, "models.key", create=create)
+    return load_key(home, "models.key", create=create)
 
 
 def revoke_site(home: Path, name: str) -> None:
@@ -215,25 +245,32 @@ def list_sites(home: Path) -> tuple[EnrolledSite, ...]:
         ) from None
 
 
-def _refuse_conflict(request: JoinRequest, sites: Sequence[EnrolledSite]) -> None:
+def _refuse_conflict(request: JoinRequest, sites: Sequence[EnrolledSite], *, replace: bool) -> str | None:
+    """Return the identity that a request replaces, or None; refuse what is another site's."""
+    replaced = None
     for site in sites:
         is_same = site.identity_public_key == request.identity_public_key
         if site.name == request.name and is_same:
             if request.created < site.requested:
                 raise EnrolmentError(f"The site {site.name} has sent a newer request than this one: enrol that one.")
             continue
+        is_rotated = request.is_rotation and request.previous_identity_public_key == site.identity_public_key
+        if site.name == request.name and (is_rotated or replace) and site.node_public_key != request.node_public_key:
+            replaced = site.identity_public_key
+            continue
         # Names that differ in case alone would be confused by people and by some file systems.
         if site.name.casefold() == request.name.casefold():
             raise EnrolmentError(
                 f"The name {request.name} is taken by another site{_known(sites)}: the new one must choose another, "
-                "or, if it is the same hospital with new keys, revoke the old one first "
-                f"(`archipel hub revoke {site.name}`)."
+                "or, if it is the same hospital with new keys (a restored site has them), compare fingerprints on "
+                "the phone and enrol it with `--replace`."
             )
         if is_same or site.node_public_key == request.node_public_key:
             raise EnrolmentError(
                 f"The keys in the request are those of the site {site.name}: each site makes its own "
                 "(`archipel site init` in an empty folder)."
             )
+    return replaced
 
 
 def _known(sites: Sequence[EnrolledSite]) -> str:
@@ -308,7 +345,7 @@ def init_site(
     node_key = load_pem_private_key((home / "keys" / "node.key").read_bytes(), None)
     if not isinstance(node_key, ec.EllipticCurvePrivateKey):
         raise FaultsError(str(home), [Fault("keys/node.key", "is not an elliptic curve key", "remove it, then init")])
-    request = make_request(settings.name, settings.title, node_key, _identity(home, create=True), now)
+    request = make_request(settings.name, settings.title, node_key, load_key(home, IDENTITY, create=True), now)
     (home / REQUEST_FILE).write_text(request.to_json(), "utf-8")
     return request
 
@@ -333,7 +370,9 @@ def join_site(home: Path, content: bytes, now: datetime.datetime) -> Kit:
     line = f"hub_address = {json.dumps(kit.hub_address)}"
     write_durably(path, _ADDRESS_LINE.sub(lambda _: line, path.read_text("utf-8-sig"), count=1).encode())
     (home / "keys" / "hub-ca.crt").write_text(kit.hub_certificate, "ascii")
-    (home / "keys" / "hub.json").write_text(kit.to_json(), "utf-8")
+    take_next_keys(home, kit.identity_public_key)
+    write_durably(home / "keys" / "hub.json", kit.to_json().encode())
+    settle(home, kit.ledger_head, kit.heads_public_key)
     return kit
 
 
@@ -345,7 +384,11 @@ def read_kit_for(home: Path, content: bytes, now: datetime.datetime) -> Kit:
     """
     accepted = home / "keys" / "hub.json"
     pinned = json.loads(accepted.read_text("utf-8"))["hub_public_key"] if accepted.exists() else None
-    return read_kit(content, _identity(home).public_key(), now, pinned_hub_key=pinned)
+    upcoming = next_identity(home)
+    if upcoming is not None:
+        with contextlib.suppress(EnrolmentError):  # a kit that came late, for the keys in use
+            return read_kit(content, upcoming.public_key(), now, pinned_hub_key=pinned)
+    return read_kit(content, load_key(home, IDENTITY).public_key(), now, pinned_hub_key=pinned)
 
 
 def _settings_text(name: str, title: str, tables: Path, csv: str) -> str:
@@ -361,28 +404,3 @@ def _settings_text(name: str, title: str, tables: Path, csv: str) -> str:
         f"[csv]\n{csv}\n"
         "# Without a section [budget] (dataset, epsilon, delta) no study under differential privacy is answered.\n"
     )
-
-
-# ---------------------------------------------------------------- identities
-def _identity(home: Path, *, create: bool = False) -> Ed25519PrivateKey:
-    return _private_key(home, "identity.key", create=create)
-
-
-def _private_key(home: Path, name: str, *, create: bool) -> Ed25519PrivateKey:
-    path = home / "keys" / name
-    if create and not path.exists():
-        fresh = Ed25519PrivateKey.generate()
-        write_private(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    where = f"keys/{name}"
-    try:
-        if os.stat(path).st_mode & 0o077:
-            raise FaultsError(str(home), [Fault(where, "can be read by other users", f"chmod 600 {path}")])
-        key = load_pem_private_key(path.read_bytes(), None)
-    except FileNotFoundError:
-        remedy = "run `archipel site init` (at a hub: `archipel hub init`)"
-        raise FaultsError(str(home), [Fault(where, "is missing", remedy)]) from None
-    except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise FaultsError(str(home), [Fault(where, "is not an Ed25519 key", "restore it from backup")])
-    return key

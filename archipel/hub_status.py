@@ -14,6 +14,7 @@ from archipel.alive import running_children
 from archipel.cli_common import say
 from archipel.homes import list_sites
 from archipel.runs import last_heard, open_store
+from server.heads import Alarm, HeadStore
 from server.hub_home import HubSettings, load_hub_settings
 from server.hub_process import is_up
 from server.records import ACTIVE
@@ -28,6 +29,7 @@ class SiteLine:
     Attributes:
         online: Connected now; None where the hub does not run, so that nobody knows.
         last_answer: When it last answered a round.
+        ledger_entries: How many entries of its ledger are countersigned; None before the first.
     """
 
     name: str
@@ -35,6 +37,7 @@ class SiteLine:
     enrolled: datetime.datetime
     online: bool | None
     last_answer: datetime.datetime | None
+    ledger_entries: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class HubStatus:
         processes: Process ids of the hub's processes that run now.
         certificates: Last day of the authority's and of the server's certificate.
         runs: Number of runs by status.
+        alarms: Heads of ledgers that were refused, the newest first.
     """
 
     address: str
@@ -55,6 +59,7 @@ class HubStatus:
     certificates: Mapping[str, datetime.date]
     runs: Mapping[str, int]
     active_runs: tuple[str, ...]
+    alarms: tuple[Alarm, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for a program."""
@@ -74,6 +79,7 @@ def hub_status(home: Path) -> HubStatus:
     active: list[str] = []
     with open_store(home) as store:
         heard = last_heard(store)
+        heads, alarms = HeadStore(store).all_newest(), HeadStore(store).alarms()
         for run in store.runs():
             counts[run.status] = counts.get(run.status, 0) + 1
             if run.status in ACTIVE:
@@ -89,12 +95,14 @@ def hub_status(home: Path) -> HubStatus:
                 enrolled=site.enrolled,
                 online=None if online is None else site.name in online,
                 last_answer=heard.get(site.name),
+                ledger_entries=heads[site.name].head.count if site.name in heads else None,
             )
             for site in list_sites(home)
         ),
         certificates=_expiries(settings),
         runs=counts,
         active_runs=tuple(active),
+        alarms=tuple(alarms),
     )
 
 
@@ -113,6 +121,18 @@ def _expiries(settings: HubSettings) -> dict[str, datetime.date]:
     return found
 
 
+def alarm_words(alarm: Alarm) -> str:
+    """Return an alarm about a site's ledger, for a person."""
+    what = (
+        f"ends at entry {alarm.count}, and {alarm.known} were countersigned: its end was cut off, or the site was "
+        "put back from a copy"
+        if alarm.what == "back"
+        else f"holds another entry {alarm.count} than the one that was countersigned: it was replaced"
+    )
+    times = f"{alarm.times} times, last" if alarm.times > 1 else "said"
+    return f"the ledger of {alarm.site} {what} ({times} on {alarm.last_at:%Y-%m-%d %H:%M} UTC). Call the site."
+
+
 def show_hub_status(status: HubStatus) -> None:
     """Print it for a person."""
     runs = ", ".join(f"{name} {pid}" for name, pid in sorted(status.processes.items()))
@@ -125,7 +145,10 @@ def show_hub_status(status: HubStatus) -> None:
     for site in status.sites:
         state = {True: "online", False: "offline", None: "unknown"}[site.online]
         heard = f"last answer {site.last_answer:%Y-%m-%d %H:%M:%S} UTC" if site.last_answer else "no answer yet"
-        say(f"  {site.name:<24} {state:<8} {heard}")
+        ledger = "" if site.ledger_entries is None else f", ledger countersigned up to entry {site.ledger_entries}"
+        say(f"  {site.name:<24} {state:<8} {heard}{ledger}")
+    for alarm in status.alarms:
+        say(f"ALARM: {alarm_words(alarm)}")
     say("Runs: " + (", ".join(f"{n} {state}" for state, n in sorted(status.runs.items())) or "none yet"))
     for run_id in status.active_runs:
         say(f"  {run_id}: `archipel runs watch {run_id}`")

@@ -10,14 +10,16 @@ from typing import Any
 from archipel.alive import running_children
 from archipel.cli_common import say
 from client.approvals import list_plans
+from client.heads import verify_held
 from client.hub_check import check_hub, trouble
 from client.noising import Account, accounts, price_of
 from client.own_figures import OwnFigures, own_figures
 from client.peers import load_peers
+from client.restored import load_restored, restored_line
 from client.settings import SiteSettings, load_settings
 from client.site_process import missing_files
-from client.state import SitePaths, ledger_path
-from privacy.ledger import Entry, entries, verify_ledger
+from client.state import SitePaths
+from privacy.ledger import Entry, entries
 from schemas.errors import ArchipelError
 from schemas.plan import Plan
 from schemas.shown import shown_count
@@ -51,6 +53,8 @@ class SiteStatus:
         budget: Privacy budget of each dataset, the current one first.
         budget_fault: Why it cannot be read.
         figures: How the models of the runs do on the site's own unseen patients, the latest run first.
+        countersigned: How far the hub has countersigned the ledger, in a sentence.
+        restored: What a site that was put back from a backup has lost and refuses, in a sentence; empty at any other.
     """
 
     name: str
@@ -67,6 +71,8 @@ class SiteStatus:
     budget: tuple[Account, ...] = ()
     budget_fault: str = ""
     figures: tuple[OwnFigures, ...] = ()
+    countersigned: str = ""
+    restored: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for a program."""
@@ -87,10 +93,11 @@ def site_status(home: Path) -> SiteStatus:
     for status in found:
         plans[status.state] = plans.get(status.state, 0) + 1
     try:
-        count: int | None = verify_ledger(ledger_path(home)).head.count
-        fault = ""
+        held = verify_held(home)
+        count: int | None = held.head.count
+        fault, countersigned = "", held.sentence
     except ArchipelError as error:
-        count, fault = None, str(error)
+        count, fault, countersigned = None, str(error), ""
     budget, budget_fault = _budget(home, settings)
     return SiteStatus(
         name=settings.name,
@@ -109,7 +116,17 @@ def site_status(home: Path) -> SiteStatus:
         budget=budget,
         budget_fault=budget_fault,
         figures=tuple(own_figures(SitePaths(home))),
+        countersigned=countersigned,
+        restored=_restored(home),
     )
+
+
+def _restored(home: Path) -> str:
+    try:
+        found = load_restored(SitePaths(home))
+    except ArchipelError as error:
+        return str(error)
+    return "" if found is None else restored_line(found)
 
 
 def _budget(home: Path, settings: SiteSettings) -> tuple[tuple[Account, ...], str]:
@@ -143,6 +160,9 @@ def show_site_status(status: SiteStatus) -> None:
         say(f"Ledger: NOT SOUND. {status.ledger_fault}")
     else:
         say(f"Ledger: {status.ledger_entries} {'entry' if status.ledger_entries == 1 else 'entries'}, sound")
+        say(f"  {status.countersigned}")
+    if status.restored:
+        say(status.restored)
     for line in budget_lines(status.budget, status.budget_fault):
         say(line)
     for line in figure_lines(status.figures[:1]):

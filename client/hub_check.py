@@ -7,6 +7,7 @@ Nothing of the site is sent.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ssl
 import time
@@ -37,6 +38,12 @@ REASONS = {
     "malformed": (
         "The hub could not read a call of this site: the two run different versions of Archipel. Install the same "
         "version on both."
+    ),
+    "head-back": "The hub has countersigned more entries of this site's ledger than the ledger holds now.",
+    "head-fork": "The hub has countersigned another entry of this site's ledger than the one that stands there now.",
+    "head-not-signed": (
+        "The hub knows this site by another identity than the one that signed the ledger's head: enrol it anew with "
+        "its present request.json."
     ),
     "too-large": "The hub refuses an answer of this size. Ask the hub's administrator about the study's plan.",
 }
@@ -72,12 +79,14 @@ def split_address(address: str) -> tuple[str, int]:
 
 def note_trouble(home: Path, sentence: str) -> None:
     """Leave what the hub refuses the agent for where `archipel site status` finds it; it outlives the agent."""
-    (run_folder(home) / _TROUBLE_FILE).write_text(sentence, "utf-8")
+    with contextlib.suppress(OSError):  # on a full disk the log has it alone, and the agent goes on
+        (run_folder(home) / _TROUBLE_FILE).write_text(sentence, "utf-8")
 
 
 def forget_trouble(home: Path) -> None:
     """Take the note away: the hub answers the agent again."""
-    (home / "run" / _TROUBLE_FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (home / "run" / _TROUBLE_FILE).unlink(missing_ok=True)
 
 
 def trouble(home: Path) -> str:

@@ -1,46 +1,26 @@
 """Asks the hub for its models: the list, the files of what is new, and from the agent now and then what is withdrawn.
 
-A call is one HTTPS request to the port and authority that the site joined with, signed with its node key
-(`schemas.model_call`). What comes back is hostile until `privacy.model_signature` and `client.models` have passed it;
-it is read up to a limit and never further. Nothing about a patient is sent: a call says who asks, and for which
-model.
+A call is one signed HTTPS request (`client.hub_post`). What comes back is hostile until `privacy.model_signature` and
+`client.models` have passed it; it is read up to a limit and never further. Nothing about a patient is sent: a call
+says who asks, and for which model.
 """
 
 from __future__ import annotations
 
-import base64
 import datetime
-import http.client
 import logging
-import ssl
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
-from client.hub_check import REASONS, clock_offset_s, clock_sentence, split_address
+from client.hub_post import Answered, HubCallError, hub_post
 from client.models import HeldModel, ModelRefusedError, load_models, pinned_model_key, store_model, take_list
-from client.settings import load_settings
 from privacy.model_signature import SignatureError, read_signed_list
 from schemas.artefact import MAX_BYTES
 from schemas.errors import ArchipelError, MessageError
-from schemas.headers import REASON_HEADER, TIME_HEADER
-from schemas.model_call import (
-    ARTEFACT_PATH,
-    CARD_PATH,
-    KEY_HEADER,
-    LIST_PATH,
-    SIGNATURE_HEADER,
-    SIGNED_AT_HEADER,
-    call_body,
-    signed_content,
-)
+from schemas.model_call import ARTEFACT_PATH, CARD_PATH, LIST_PATH, call_body
 from schemas.model_list import MAX_LIST_BYTES, ModelList
 
 __all__ = ["Call", "Fetched", "fetch_models", "hub_call", "keep_in_touch", "refresh"]
@@ -53,7 +33,6 @@ Call = Callable[[str, bytes, int], bytes | None]
 EVERY_S = 60.0
 """How often a running site asks what was withdrawn."""
 
-_TIMEOUT_S = 30.0
 _MAX_CARD = 8 << 20
 
 
@@ -167,63 +146,26 @@ def hub_call(home: Path) -> Call:
     Raises:
         ModelRefusedError: When the site has not joined, or a key is missing.
     """
-    settings = load_settings(home)
-    host, port = split_address(settings.hub_address)
-    key = _node_key(home)
     try:
-        context = ssl.create_default_context(cafile=str(home / "keys" / "hub-ca.crt"))
-    except (OSError, ssl.SSLError):
-        raise ModelRefusedError("The site has not joined a hub yet: `archipel site join KIT.json`.") from None
+        post = hub_post(home)
+    except HubCallError as error:
+        raise ModelRefusedError(str(error)) from None
 
     def call(path: str, body: bytes, limit: int) -> bytes | None:
-        connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
         try:
-            connection.request("POST", path, body, signed_headers(key, path, body, int(time.time())))
-            response = connection.getresponse()
-            content = response.read(limit + 1)
-        except (OSError, http.client.HTTPException) as error:
-            raise ModelRefusedError(
-                f"The hub does not answer at {settings.hub_address} ({type(error).__name__}): `archipel site status` "
-                "says what is in the way."
-            ) from None
-        finally:
-            connection.close()
-        return _content(response, content, limit)
+            answer = post(path, body, limit)
+        except HubCallError as error:
+            raise ModelRefusedError(str(error)) from None
+        return _content(answer, limit)
 
     return call
 
 
-def signed_headers(key: ec.EllipticCurvePrivateKey, path: str, body: bytes, at: int) -> dict[str, str]:
-    """Return the headers by which the hub knows who calls."""
-    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    signature = key.sign(signed_content(path, str(at), body), ec.ECDSA(hashes.SHA384()))
-    return {
-        KEY_HEADER: base64.b64encode(pem).decode("ascii"),
-        SIGNED_AT_HEADER: str(at),
-        SIGNATURE_HEADER: base64.b64encode(signature).decode("ascii"),
-        "content-length": str(len(body)),
-    }
-
-
-def _content(response: http.client.HTTPResponse, content: bytes, limit: int) -> bytes | None:
-    if response.status == HTTPStatus.NOT_FOUND:
+def _content(answer: Answered, limit: int) -> bytes | None:
+    if answer.status == HTTPStatus.NOT_FOUND:
         return None
-    if response.status != HTTPStatus.OK:
-        reason = response.getheader(REASON_HEADER) or ""
-        sentence = REASONS.get(reason, f"The hub refused the call (HTTP {response.status}).")
-        if reason == "clock":
-            sentence = clock_sentence(clock_offset_s(response.getheader(TIME_HEADER)))
-        raise ModelRefusedError(sentence)
-    if len(content) > limit:
+    if answer.status != HTTPStatus.OK:
+        raise ModelRefusedError(answer.sentence)
+    if len(answer.content) > limit:
         raise ModelRefusedError("The hub sent more than it had announced; nothing of it is used.")
-    return content
-
-
-def _node_key(home: Path) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = load_pem_private_key((home / "keys" / "node.key").read_bytes(), None)
-    except (OSError, ValueError):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ModelRefusedError("keys/node.key is missing or damaged: run `archipel site init`, then enrol anew.")
-    return key
+    return answer.content

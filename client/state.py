@@ -19,7 +19,10 @@ from privacy.ledger import LEDGER_FILE
 from privacy.storage import storage_error, sync_folder, write_all, write_durably
 from schemas.canonical import canonical_json, sha256_hex
 
-__all__ = ["SitePaths", "TablesDigest", "fold_key", "freeze_optout", "ledger_path", "place_of", "source_digest"]
+__all__ = [
+    "SitePaths", "TablesDigest", "fold_key", "freeze_optout", "ledger_path", "place_of", "source_digest",
+    "table_files",
+]  # fmt: skip
 
 OPTOUT_FILE = "optout.txt"
 _TABLE_SUFFIXES = (".csv", ".parquet")
@@ -86,6 +89,16 @@ class SitePaths:
     def ledger(self) -> Path:
         """The ledger."""
         return self.state / LEDGER_FILE
+
+    @property
+    def countersigned(self) -> Path:
+        """The newest head of the ledger under the hub's signature."""
+        return self.state / "countersigned.json"
+
+    @property
+    def restored(self) -> Path:
+        """What a site that was put back from a backup must not forget; there is none at any other."""
+        return self.state / "restored.json"
 
     @property
     def identity(self) -> Path:
@@ -180,6 +193,15 @@ def _make_key(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def table_files(folder: Path) -> list[Path]:
+    """Return the files of `folder` that may be tables.
+
+    Raises:
+        OSError: When the folder cannot be listed.
+    """
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _TABLE_SUFFIXES)
+
+
 class TablesDigest:
     """The content of a folder of tables as one hash; reads a file again only when its size, time or inode changed."""
 
@@ -193,8 +215,7 @@ class TablesDigest:
             StorageError: When a table cannot be read.
         """
         try:
-            files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _TABLE_SUFFIXES)
-            return sha256_hex(canonical_json([[path.name, self._file(path)] for path in files]))
+            return sha256_hex(canonical_json([[path.name, self._file(path)] for path in table_files(folder)]))
         except OSError as error:
             raise storage_error(folder, error) from None
 

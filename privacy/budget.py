@@ -224,6 +224,16 @@ class Budget:
         with self._storage():
             return account(*self._spent(dataset), limit)
 
+    def spent(self, dataset: str) -> tuple[float, int]:
+        """Return mu squared of all of a dataset's charges, and how many they are.
+
+        Raises:
+            BudgetBrokenError: When the file is damaged.
+            StorageError: When it cannot be read.
+        """
+        with self._storage():
+            return self._spent(dataset)
+
     def datasets(self) -> tuple[str, ...]:
         """Return whose accounts hold a charge, by name.
 

@@ -33,6 +33,8 @@ class Code(StrEnum):
     INTERVAL_BELOW_FLOOR = "INTERVAL_BELOW_FLOOR"
     RUN_UNKNOWN = "RUN_UNKNOWN"
     RUN_CHANGED = "RUN_CHANGED"
+    RUN_BEFORE_RESTORE = "RUN_BEFORE_RESTORE"
+    HISTORY_LOST = "HISTORY_LOST"
     ROUND_ANSWERED_OTHERWISE = "ROUND_ANSWERED_OTHERWISE"
     ROUND_STALE = "ROUND_STALE"
     ROUNDS_EXHAUSTED = "ROUNDS_EXHAUSTED"
@@ -98,6 +100,10 @@ SENTENCES: dict[Code, str] = {
     "plan or the site's own floor asks for.",
     Code.RUN_UNKNOWN: "The site was not set up for this run.",
     Code.RUN_CHANGED: "The run's plan or list of sites differs from what the site was set up with.",
+    Code.RUN_BEFORE_RESTORE: "The site was restored from a backup after this run had begun, so it cannot know what "
+    "it has answered in it, and answers it no more: launch the study again.",
+    Code.HISTORY_LOST: "The site was restored from a backup and does not know what it released after it, so a sum "
+    "could differ from a forgotten one by few patients: its administrator decides with `archipel site accept-loss`.",
     Code.ROUND_ANSWERED_OTHERWISE: "The site has answered this round to a different question; it answers each "
     "round once.",
     Code.ROUND_STALE: "The round lies before one that the site has already answered.",

@@ -22,6 +22,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "checkpoints",
     "events",
+    "head_alarms",
     "model_contacts",
     "model_copies",
     "model_lists",
@@ -29,15 +30,17 @@ __all__ = [
     "models",
     "open_database",
     "replies",
+    "restorations",
     "results",
     "rounds",
     "runs",
+    "site_heads",
 ]
 
 DATABASE = "hub.db"
 """In the hub's folder."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _KIND = "hub-store"
 _BUSY_TIMEOUT_MS = 30_000
 
@@ -205,6 +208,38 @@ model_log = sa.Table(
     sa.Column("hash", sa.String(64), nullable=False),  # of all of the above
 )
 
+# The newest countersigned head of each site's ledger; a restored site begins a line of its own (new identity).
+site_heads = sa.Table(
+    "site_heads",
+    metadata,
+    sa.Column("site", sa.String(120), primary_key=True),
+    sa.Column("identity", sa.String(44), primary_key=True),  # under which the line is continued now
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+)
+
+head_alarms = sa.Table(
+    "head_alarms",
+    metadata,
+    sa.Column("site", sa.String(120), primary_key=True),
+    sa.Column("what", sa.String(20), primary_key=True),
+    sa.Column("count", sa.Integer, primary_key=True),  # what the site sent
+    sa.Column("known", sa.Integer, nullable=False),  # what was countersigned
+    sa.Column("times", sa.Integer, nullable=False),
+    sa.Column("first_at", UtcTime, nullable=False),
+    sa.Column("last_at", UtcTime, nullable=False),
+)
+
+# Each time that this database was put back from a backup: what was begun before is not gone on with.
+restorations = sa.Table(
+    "restorations",
+    metadata,
+    sa.Column("at", UtcTime, primary_key=True),
+    sa.Column("backup_of", UtcTime, nullable=False),
+)
+
 
 def open_database(target: Path | str) -> tuple[Engine, Engine]:
     """Open the hub's database, making it where there is none.
@@ -255,11 +290,11 @@ def _bring_up(connection: Connection) -> None:
     if found is None:
         metadata.create_all(connection)
         connection.execute(schema_versions.insert().values(kind=_KIND, version=SCHEMA_VERSION))
-    elif found in (1, 2):
+    elif found in (1, 2, 3):
         if found == 1:
             # Version 2 knows which roster a run was launched with; the runs of version 1 had none.
             connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN roster TEXT NOT NULL DEFAULT ''")
-        metadata.create_all(connection)  # version 3 has models
+        metadata.create_all(connection)  # version 3 has models, version 4 heads of ledgers and restorations
         changed = schema_versions.update().where(schema_versions.c.kind == _KIND)
         connection.execute(changed.values(version=SCHEMA_VERSION))
     elif found != SCHEMA_VERSION:

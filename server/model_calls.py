@@ -6,47 +6,18 @@ public port, beside the fleet calls.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-from schemas.model_call import (
-    ARTEFACT_PATH,
-    CARD_PATH,
-    KEY_HEADER,
-    LIST_PATH,
-    SIGNATURE_HEADER,
-    SIGNED_AT_HEADER,
-    WINDOW_S,
-    asked_model,
-    signed_content,
-)
+from schemas.model_call import ARTEFACT_PATH, CARD_PATH, LIST_PATH, asked_model
 from server.database import DATABASE
-from server.enrolled import node_key
-from server.hub_home import HubSettings, read_sites
+from server.hub_home import HubSettings
 from server.models import ModelStore
+from server.site_caller import CallAnswer, SiteCaller
 from server.store import Store
 
 __all__ = ["CallAnswer", "ModelCalls"]
-
-_LONGEST_HEADER = 4000
-
-
-@dataclass(frozen=True)
-class CallAnswer:
-    """What is sent back; `reason` is one of the words of `client.hub_check.REASONS`, or ""."""
-
-    status: HTTPStatus
-    body: bytes = b""
-    reason: str = ""
 
 
 class ModelCalls:
@@ -59,41 +30,18 @@ class ModelCalls:
 
     def __init__(self, settings: HubSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._clock = clock
+        self._caller = SiteCaller(settings, clock)
 
     def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> CallAnswer:
         """Return the answer to one call; nothing about any model is told to who is not enrolled."""
         if path not in (LIST_PATH, ARTEFACT_PATH, CARD_PATH):
             return CallAnswer(HTTPStatus.NOT_FOUND)
-        site, reason = self._caller(path, headers, body)
+        site, reason = self._caller.of(path, headers, body)
         if site is None:
             return CallAnswer(HTTPStatus.UNAUTHORIZED, reason=reason)
         with Store(self._settings.home / DATABASE) as store:
             found = _find(ModelStore(store), path, site, body)
         return CallAnswer(HTTPStatus.NOT_FOUND) if found is None else CallAnswer(HTTPStatus.OK, found)
-
-    def _caller(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str | None, str]:
-        """Return the enrolled site that signed this call, or why there is none."""
-        given = [headers.get(name, "") for name in (KEY_HEADER, SIGNED_AT_HEADER, SIGNATURE_HEADER)]
-        if any(not 0 < len(value) <= _LONGEST_HEADER for value in given):
-            return None, "malformed"
-        try:
-            pem, signature = (base64.b64decode(value, validate=True) for value in (given[0], given[2]))
-            age_s = self._clock() - int(given[1])
-        except (ValueError, binascii.Error):
-            return None, "malformed"
-        site = next((name for name, known in self._keys().items() if known == pem), None)
-        if site is None:
-            return None, "not-enrolled"
-        if not _is_signed(pem, signature, signed_content(path, given[1], body)):
-            return None, "connection-unknown"
-        # Only now: who holds no key learns nothing about the hub's clock.
-        return (site, "") if abs(age_s) <= WINDOW_S else (None, "clock")
-
-    def _keys(self) -> dict[str, bytes]:
-        """Return the enrolled sites' node keys, read anew: a revoked site is refused at its next call."""
-        texts = read_sites(self._settings)
-        return {name: key for name, text in texts.items() if (key := node_key(name, text)) is not None}
 
 
 def _find(models: ModelStore, path: str, site: str, body: bytes) -> bytes | None:
@@ -105,14 +53,3 @@ def _find(models: ModelStore, path: str, site: str, body: bytes) -> bytes | None
     if path == ARTEFACT_PATH:
         return models.send(model, site)
     return models.card(model)
-
-
-def _is_signed(pem: bytes, signature: bytes, content: bytes) -> bool:
-    try:
-        key = load_pem_public_key(pem)
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            return False
-        key.verify(signature, content, ec.ECDSA(hashes.SHA384()))
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
-        return False
-    return True

@@ -10,7 +10,8 @@ one in-memory state:
   list; needs our bearer token) and the runtime API (tasks; needs the launcher's
   secret, then a task's token). The fleet API is not on it.
 * **public**: ten fleet calls by exact path, three calls by which a site asks for
-  models (`server.model_calls`), and `/health`. Not a filter in front of Flower's app
+  models (`server.model_calls`), one by which it has its ledger's head countersigned
+  (`server.heads`), and `/health`. Not a filter in front of Flower's app
   but an app of its own that knows nothing else, so no odd spelling of a path can
   reach more. Fleet calls it authenticates with Flower's own function and answers
   with Flower's own handlers.
@@ -79,14 +80,17 @@ from starlette.types import Receive, Scope, Send
 from schemas import audited
 from schemas.errors import FaultsError
 from schemas.headers import INSTANCE_HEADER, REASON_HEADER, TIME_HEADER
+from schemas.ledger_head import HEAD_PATH, MAX_HEAD_BYTES
 from schemas.model_call import MAX_CALL_BYTES, PREFIX
 from schemas.processes import die_with_parent
 from schemas.wire import POLL_S, FlowerDiffersError, verify_flower
 from server.enrolled import Registry
+from server.heads import HeadCalls
 from server.hub_home import HubSettings, load_hub_settings
 from server.listeners import BodyTooLargeError, InternalOnly, disconnected, make_server, read_body
 from server.model_calls import ModelCalls
 from server.presence import Presence
+from server.site_caller import CallAnswer
 
 log = logging.getLogger("archipel.superlink")
 
@@ -122,9 +126,10 @@ class _Call:
 class FleetListener:
     """The app behind the public port."""
 
-    def __init__(self, flower: FastAPI, models: ModelCalls) -> None:
+    def __init__(self, flower: FastAPI, models: ModelCalls, heads: HeadCalls) -> None:
         self._flower = flower
         self._models = models
+        self._heads = heads
         self._state: InMemoryLinkState = flower.state.linkstate_factory.state()
         self._presence = Presence()
         state, store = self._state, self._state.object_store
@@ -158,7 +163,9 @@ class FleetListener:
         if scope["method"] == "GET" and path == b"/health":
             response: Response = PlainTextResponse("ok")
         elif scope["method"] == "POST" and path.startswith(PREFIX.encode()):
-            response = await self._model_call(path.decode("latin-1"), Request(scope, receive))
+            response = await _site_call(self._models.answer, path, Request(scope, receive), MAX_CALL_BYTES)
+        elif scope["method"] == "POST" and path == HEAD_PATH.encode():
+            response = await _site_call(self._heads.answer, path, Request(scope, receive), MAX_HEAD_BYTES)
         elif scope["method"] != "POST" or not path.startswith(b"/v1/fleet/") or call is None:
             response = PlainTextResponse("not found", HTTPStatus.NOT_FOUND)
         else:
@@ -168,14 +175,6 @@ class FleetListener:
         response.headers[TIME_HEADER] = f"{time.time():.3f}"
         with contextlib.suppress(OSError):
             await response(scope, receive, send)
-
-    async def _model_call(self, path: str, request: Request) -> Response:
-        try:
-            body = await read_body(request, MAX_CALL_BYTES)
-        except BodyTooLargeError:
-            return PlainTextResponse("too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {REASON_HEADER: "too-large"})
-        found = await run_in_threadpool(self._models.answer, path, request.headers, body)
-        return Response(found.body, found.status, {REASON_HEADER: found.reason} if found.reason else None)
 
     async def _serve(self, call: _Call, request: Request, receive: Receive) -> Response:
         try:
@@ -286,6 +285,17 @@ class FleetListener:
         if senders != [request.node.node_id] or len(request.message_object_trees) != 1:
             raise _RefusedError(HTTPStatus.BAD_REQUEST, "malformed")
         return fleet_handlers.push_messages(request, self._state)
+
+
+async def _site_call(
+    answer: Callable[[str, Any, bytes], CallAnswer], path: bytes, request: Request, limit: int
+) -> Response:
+    try:
+        body = await read_body(request, limit)
+    except BodyTooLargeError:
+        return PlainTextResponse("too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {REASON_HEADER: "too-large"})
+    found = await run_in_threadpool(answer, path.decode("latin-1"), request.headers, body)
+    return Response(found.body, found.status, {REASON_HEADER: found.reason} if found.reason else None)
 
 
 def _is_complete(state: InMemoryLinkState, message_id: str) -> bool:
@@ -409,7 +419,7 @@ async def _serve(settings: HubSettings) -> None:
     registry.sync()
     token = settings.control_token.read_text("ascii").strip()
     inner = make_server(InternalOnly(flower, token), "127.0.0.1", settings.internal_port, settings, "on")
-    public = FleetListener(flower, ModelCalls(settings))
+    public = FleetListener(flower, ModelCalls(settings), HeadCalls(settings))
     outer = make_server(public, settings.listen, settings.public_port, settings, "off")
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

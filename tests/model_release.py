@@ -11,7 +11,8 @@ import numpy as np
 
 from archipel.enrol import public_text
 from archipel.homes import enrol_site, init_hub, init_site, join_site, model_key
-from client.model_fetch import Call, signed_headers
+from client.hub_post import node_key, signed_headers
+from client.model_fetch import Call
 from client.models import ModelRefusedError
 from privacy.model_signature import sign_artefact, sign_list
 from schemas.artefact import Artefact, Manifest, write_artefact
@@ -83,9 +84,7 @@ class SmallHub:
 
     def call(self, site: Path) -> Call:
         """Return the call of a site, without a wire: signed, answered, refused as over TLS."""
-        from client.model_fetch import _node_key
-
-        key = _node_key(site)
+        key = node_key(site)
 
         def ask(path: str, body: bytes, limit: int) -> bytes | None:
             headers = signed_headers(key, path, body, int(NOW.timestamp()))

@@ -92,8 +92,8 @@ def test_disk_that_fills_up_at_any_file_leaves_no_half_key_and_no_half_settings(
         for home in (fresh, tmp_path / "other-hub"):
             shutil.rmtree(home)
         revoke_site(hub, "fresh")
-    # node.key and identity.key of the site, its entry at the hub, its settings, and the other hub's six secrets
-    assert n_failed == 10
+    # node.key and identity.key of the site, its entry at the hub, its settings and kit, the other hub's seven secrets
+    assert n_failed == 12
 
 
 def test_open_identity_is_refused(hub, site):

@@ -20,7 +20,7 @@ from archipel.models import ReleaseError, Terms, list_models, model_log, release
 from archipel.report import could_see
 from archipel.site_folders import read_sites
 from archipel.studies import compile_study
-from client import model_fetch
+from client import hub_post, model_fetch
 from client.models import ModelRefusedError, usable_model
 from models.prediction import predict
 from privacy.model_signature import public_text, read_signed_artefact
@@ -230,10 +230,10 @@ def site(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     calls = ModelCalls(load_hub_settings(hub))
 
     def direct(place: Path) -> model_fetch.Call:
-        key = model_fetch._node_key(place)
+        key = hub_post.node_key(place)
 
         def call(path: str, body: bytes, limit: int) -> bytes | None:
-            found = calls.answer(path, model_fetch.signed_headers(key, path, body, int(utc_now().timestamp())), body)
+            found = calls.answer(path, hub_post.signed_headers(key, path, body, int(utc_now().timestamp())), body)
             return found.body if found.status == 200 else None
 
         return call

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.model_fetch import _node_key, signed_headers
+from client.hub_post import node_key, signed_headers
 from privacy.model_signature import public_text, read_signed_list
 from schemas.model_call import (
     ARTEFACT_PATH,
@@ -105,7 +105,7 @@ def answer(hub: SmallHub, path: str, headers: dict[str, str], body: bytes = b"")
 
 def test_a_call_is_bound_to_its_path_body_and_time(hub: SmallHub, site: Path) -> None:
     model = hub.release()
-    key = _node_key(site)
+    key = node_key(site)
     body = call_body(model)
     headers = signed_headers(key, ARTEFACT_PATH, body, AT)
     assert answer(hub, ARTEFACT_PATH, headers, body)[0] == HTTPStatus.OK
@@ -117,14 +117,14 @@ def test_a_call_is_bound_to_its_path_body_and_time(hub: SmallHub, site: Path) ->
 
 @pytest.mark.parametrize("off_s", [-400, 400])
 def test_a_clock_that_is_off_is_named(hub: SmallHub, site: Path, off_s: int) -> None:
-    headers = signed_headers(_node_key(site), LIST_PATH, b"", AT + off_s)
+    headers = signed_headers(node_key(site), LIST_PATH, b"", AT + off_s)
     assert answer(hub, LIST_PATH, headers) == (HTTPStatus.UNAUTHORIZED, "clock")
 
 
 def test_who_is_not_enrolled_learns_nothing(hub: SmallHub, site: Path) -> None:
     hub.release()
     stranger = ec.generate_private_key(ec.SECP384R1())
-    ours = signed_headers(_node_key(site), LIST_PATH, b"", AT)
+    ours = signed_headers(node_key(site), LIST_PATH, b"", AT)
     theirs = signed_headers(stranger, LIST_PATH, b"", AT)
     assert answer(hub, LIST_PATH, theirs) == (HTTPStatus.UNAUTHORIZED, "not-enrolled")
     # Another's key with one's own signature.
@@ -147,9 +147,9 @@ def test_a_body_that_names_no_model_finds_none(hub: SmallHub, site: Path) -> Non
         b'{"hash": "../../etc"}',
         b'{"hash": "' + b"0" * 64 + b'", "x": 1}',
     ):
-        headers = signed_headers(_node_key(site), ARTEFACT_PATH, body, AT)
+        headers = signed_headers(node_key(site), ARTEFACT_PATH, body, AT)
         assert answer(hub, ARTEFACT_PATH, headers, body)[0] == HTTPStatus.NOT_FOUND
-    headers = signed_headers(_node_key(site), LIST_PATH, b"{}", AT)
+    headers = signed_headers(node_key(site), LIST_PATH, b"{}", AT)
     assert answer(hub, LIST_PATH, headers, b"{}")[0] == HTTPStatus.NOT_FOUND
 
 

@@ -260,10 +260,10 @@ def test_the_file_is_the_owners_alone(store: Store, tmp_path: Path) -> None:
 
 def test_a_newer_database_is_refused_and_left_alone(store: Store, tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "hub.db")
-    database.execute("UPDATE schema_versions SET version = 4")
+    database.execute("UPDATE schema_versions SET version = 5")
     database.commit()
     database.close()
-    with pytest.raises(IncompatibleVersionError, match="version 4"):
+    with pytest.raises(IncompatibleVersionError, match="version 5"):
         Store(tmp_path / "hub.db")
     assert store.run("run").status == "created"
 
