@@ -9,7 +9,7 @@ OUT    ?= out/demo
 # For make images: the engine (default: podman, else docker) and the roles (default: hub site site-network).
 ENGINE ?=
 ROLES  ?=
-# More words for pytest: make test PYTEST="tests/models -k cox"
+# More words for pytest, which then measures no coverage: make test PYTEST="tests/models -k cox"
 PYTEST ?=
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -38,7 +38,7 @@ demo: setup
 	$(BIN)/archipel demo --cohort $(COHORT) --out $(OUT) $(if $(filter no,$(SERVE)),--no-serve)
 
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report=term -m "not containers" $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not containers" $(or $(PYTEST),--cov --cov-report=term)
 
 check: setup
 	$(BIN)/ruff check .
