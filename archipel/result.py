@@ -363,7 +363,10 @@ def _no_survival(plan: Plan) -> str:
 
 
 def _software() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+    # Nothing that reads tables is installed at a hub.
+    here = {found.name for found in importlib.metadata.distributions()}
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES if name in here}
+    return {"python": platform.python_version()} | versions
 
 
 def _spoken(step: str) -> str:
