@@ -16,7 +16,7 @@ FROM python AS root
 RUN groupadd --gid 10001 archipel \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/archipel --shell /usr/sbin/nologin archipel \
  && install -d -m 0700 -o archipel -g archipel /var/lib/archipel \
- && install -d -m 0755 /data \
+ && install -d -o archipel -g archipel /data /post \
  # Without their scripts, which talk to services that are not here.
  && rm -f /var/lib/dpkg/info/*.prerm /var/lib/dpkg/info/*.postrm \
  && dpkg --purge --force-all --force-remove-essential --no-triggers \
