@@ -32,7 +32,7 @@ from schemas.codes import Code
 from schemas.cohort import Cohort
 from schemas.plan import Plan
 
-__all__ = ["Members", "closeness", "is_member", "load_members", "members_of", "record_members"]
+__all__ = ["Members", "closeness", "is_member", "load_members", "members_of", "record_members", "salt_of"]
 
 _SALT_PURPOSE = b"archipel fingerprints of cohorts"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
@@ -119,14 +119,21 @@ def members_of(cohort: Cohort, plan: Plan, sites: Sequence[str], salt: bytes) ->
     )
 
 
-def record_members(paths: SitePaths, run_id: str, cohort: Cohort, plan: Plan, sites: Sequence[str]) -> None:
+def salt_of(key: bytes) -> bytes:
+    """Return the secret of the fingerprints.
+
+    Args:
+        key: The site's secret (`client.state.fold_key`).
+    """
+    return hmac.digest(key, _SALT_PURPOSE, "sha256")
+
+
+def record_members(paths: SitePaths, run_id: str, members: Members) -> None:
     """Write the fingerprints of a run's cohort.
 
     Raises:
         StorageError: When they cannot be written.
     """
-    salt = hmac.digest(fold_key(paths), _SALT_PURPOSE, "sha256")
-    members = members_of(cohort, plan, sites, salt)
     write_durably(paths.members(run_id), canonical_json(members.model_dump(mode="json")))
 
 
@@ -147,7 +154,7 @@ def is_member(paths: SitePaths, run_id: str, patient_id: str) -> bool | None:
         members = load_members(paths, run_id)
     except StorageError:  # damaged: that nobody trained would be a guess
         return None
-    salt = hmac.digest(fold_key(paths), _SALT_PURPOSE, "sha256")
+    salt = salt_of(fold_key(paths))
     return next(iter(fingerprints({patient_id: b""}, salt))) in members.rows
 
 

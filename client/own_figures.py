@@ -18,7 +18,7 @@ from models.step import Arrays, Step
 from privacy.storage import StorageError, write_durably
 from schemas.cohort import Cohort
 
-__all__ = ["OwnFigures", "keep_own_figures", "own_figures"]
+__all__ = ["OwnFigures", "figures_of", "keep_own_figures", "own_figures"]
 
 log = logging.getLogger("archipel.site")
 
@@ -45,11 +45,10 @@ class OwnFigures(BaseModel):
     counted: dict[str, bool]
 
 
-def keep_own_figures(paths: SitePaths, run_id: str, study: str, code: Step, sent: Arrays, cohort: Cohort) -> None:
-    """Write the figures down where the step has some; a full disk costs the file, not the run.
+def figures_of(run_id: str, study: str, code: Step, sent: Arrays, cohort: Cohort) -> OwnFigures | None:
+    """Return the figures where the step has some, else None.
 
     Args:
-        paths: Of the site.
         run_id: Of the run.
         study: Its name.
         code: Of the step that is being answered.
@@ -57,20 +56,24 @@ def keep_own_figures(paths: SitePaths, run_id: str, study: str, code: Step, sent
         cohort: That answers.
     """
     if not isinstance(code, SiteFigures):
-        return
+        return None
     own = code.own(sent, cohort)
-    kept = OwnFigures(
+    return OwnFigures(
         run_id=run_id,
         study=study,
         n_patients=own.n_patients,
         values=dict(own.values),
         counted={name: bool(count) for name, count in zip(own.values, own.counted, strict=True)},
     )
+
+
+def keep_own_figures(paths: SitePaths, figures: OwnFigures) -> None:
+    """Write the figures down; a full disk costs the file, not the run."""
     try:
         paths.figures.mkdir(parents=True, exist_ok=True)
-        write_durably(paths.figures / f"{run_id}.json", (kept.model_dump_json(indent=1) + "\n").encode())
+        write_durably(paths.figures / f"{figures.run_id}.json", (figures.model_dump_json(indent=1) + "\n").encode())
     except (StorageError, OSError):
-        log.warning("the site's own figures of run %s could not be written", run_id)
+        log.warning("the site's own figures of run %s could not be written", figures.run_id)
 
 
 def own_figures(paths: SitePaths) -> list[OwnFigures]:

@@ -4,9 +4,10 @@ Run as `python -m client.runner --home DIR`; `client.site_process` keeps it up.
 
 A warm parent has everything imported and the site's tables at hand; each request
 is worked on in a child forked from it, which costs milliseconds and leaves nothing
-behind. The parent passes bytes on and knows neither statistics nor Flower. It has
-no network: the agent's Unix socket is its only way out, and a draft that it hands
-over still has to pass the gate there.
+behind. The parent knows neither statistics nor Flower. It has no network: the
+kernel leaves it the agent's Unix socket as its only way out, and a draft that it
+hands over still has to pass the gate there. The child has nothing but the tables
+that it was given and its pipe (`client.confinement`).
 
 A child that raises or dies yields "failed" and nothing more: exception text may
 hold a patient's value and is neither sent nor logged.
@@ -28,7 +29,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from client.confinement import confine_runner, confine_step, supported
 from client.link import LinkError, RunnerEnd
+from client.task import Outcome, Task
+from schemas.logs import configure_logging
 from schemas.processes import die_with_parent, end_with_parent
 
 __all__ = ["Worker", "main"]
@@ -41,9 +45,15 @@ _WARM = ("numpy", "pyarrow", "scipy.linalg", "models", "client.execute")
 class Worker:
     """Turns requests into drafts, each in a child of its own."""
 
-    def __init__(self, home: Path, execute: Callable[[Path, bytes], bytes]) -> None:
-        self._home = home
-        self._execute = execute
+    def __init__(self, home: Path, prepare: Callable[[Path, bytes], Task]) -> None:
+        """Keep how requests become tasks.
+
+        Args:
+            home: The site's folder.
+            prepare: `client.execute.prepare`; called in this process, with what the agent has read already.
+        """
+        self._home = home.resolve()
+        self._prepare = prepare
         self._child: int | None = None
 
     def draft(self, request: bytes, give_up: int) -> bytes | None:
@@ -56,12 +66,21 @@ class Worker:
         Raises:
             LinkError: Nobody waits any more; the child is ended.
         """
+        try:
+            task = self._prepare(self._home, request)
+        except Exception as error:
+            log.error("a request failed: %s at %s", type(error).__name__, _place(error))
+            return None
+        outcome = self._outcome(task, give_up)
+        return None if outcome is None else task.keep(outcome)
+
+    def _outcome(self, task: Task, give_up: int) -> Outcome | None:
         reading, writing = os.pipe()
         parent = os.getpid()
         child = os.fork()
         if child == 0:
             os.close(reading)
-            self._work(parent, request, writing)
+            self._work(parent, task, writing)
         os.close(writing)
         self._child = child
         try:
@@ -76,7 +95,7 @@ class Worker:
         if status != 0:
             log.error("a request failed (child ended with %s)", os.waitstatus_to_exitcode(status))
             return None
-        return content
+        return Outcome.decode(content)
 
     def end_child(self) -> None:
         """Ends the child at work, if there is one."""
@@ -84,17 +103,16 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child, signal.SIGKILL)
 
-    def _work(self, parent: int, request: bytes, writing: int) -> None:
+    def _work(self, parent: int, task: Task, writing: int) -> None:
         """Runs in the child and never returns."""
         code = 1
         try:
             end_with_parent(parent)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            draft = self._execute(self._home, request)
-            if type(draft) is not bytes:
-                raise TypeError("a draft is bytes")
+            confine_step(self._home, task.reads, writing)
+            outcome = task.work()
             with os.fdopen(writing, "wb") as file:
-                file.write(draft)
+                file.write(outcome.encode())
             code = 0
         except BaseException as error:
             log.error("a request failed: %s at %s", type(error).__name__, _place(error))
@@ -151,13 +169,16 @@ def main(arguments: Sequence[str] | None = None, *, module: ModuleType | None = 
     parser = argparse.ArgumentParser(prog="client.runner", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--home", type=Path, required=True)
     home = parser.parse_args(arguments).home.resolve()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    configure_logging()
     die_with_parent()
+    confine_runner(home)
+    for sentence in supported().lacking:
+        log.warning("%s", sentence)
     if module is None:
         for name in _WARM:
             importlib.import_module(name)
         module = importlib.import_module("client.execute")
-    worker = Worker(home, module.execute)
+    worker = Worker(home, module.prepare)
 
     def stop(number: int, frame: object) -> None:
         worker.end_child()

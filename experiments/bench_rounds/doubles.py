@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from client.guard_protocol import Answer, Run
+from client.task import Outcome, Task
 
 
 class PassThrough:
@@ -32,6 +33,10 @@ def execute(home: Path, request: bytes) -> bytes:
     """As many random numbers as came."""
     count = np.frombuffer(request, dtype="<f8").size
     return np.random.default_rng().standard_normal(count).tobytes()
+
+
+def prepare(home: Path, request: bytes) -> Task:
+    return Task(lambda: Outcome(execute(home, request)))
 
 
 def conduct(run_id: str, home: Path, exchange: Any) -> None:
@@ -64,7 +69,7 @@ def main() -> int:
         for name in ("pandas", "scipy.linalg", "models", "client.execute"):
             importlib.import_module(name)
         module = types.ModuleType("client.execute")
-        module.execute = execute  # type: ignore[attr-defined]
+        module.prepare = prepare  # type: ignore[attr-defined]
         return runner.main(arguments, module=module)
     module = types.ModuleType("server.conduct")
     module.conduct = conduct  # type: ignore[attr-defined]

@@ -333,5 +333,5 @@ def test_few_cohorts_are_kept(home: Path) -> None:
     for n in range(4):
         (home / "optout.txt").write_text(f"P{n:03d}\n")
         begin(home, setup_request(run_id=f"run-{n + 5}"))
-        drafted(home, setup_request(run_id=f"run-{n + 5}"))
+        warm(home)
     assert len(execute_module._cohorts) == 2

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.members import Members, closeness, load_members, members_of, record_members
-from client.state import SitePaths
+from client.members import Members, closeness, load_members, members_of, record_members, salt_of
+from client.state import SitePaths, fold_key
 from models.compile import compile_plan
 from privacy.storage import StorageError
 from schemas.codes import Code
@@ -120,12 +120,12 @@ def test_a_question_is_an_endpoint_and_who_is_in_the_cohort() -> None:
 # ---------------------------------------------------------------- the file
 def test_no_identifier_and_no_cell_is_in_the_file(tmp_path: Path) -> None:
     paths = SitePaths(tmp_path)
-    record_members(paths, "run-1", cohort_of(), PLAN, ("A", "B", "C"))
+    record_members(paths, "run-1", members_of(cohort_of(), PLAN, ("A", "B", "C"), salt_of(fold_key(paths))))
     content = paths.members("run-1").read_bytes()
     assert b"P7" not in content
     assert paths.members("run-1").stat().st_mode & 0o077 == 0
     assert load_members(paths, "run-1").rows.keys() != of(cohort_of()).rows.keys(), "another site's secret"
-    record_members(paths, "run-2", cohort_of(), PLAN, ("A", "B", "C"))
+    record_members(paths, "run-2", members_of(cohort_of(), PLAN, ("A", "B", "C"), salt_of(fold_key(paths))))
     assert load_members(paths, "run-2") == load_members(paths, "run-1")
 
 
@@ -133,7 +133,7 @@ def test_a_run_that_cannot_be_compared_is_an_error(tmp_path: Path) -> None:
     paths = SitePaths(tmp_path)
     with pytest.raises(StorageError, match=r"members\.json"):
         load_members(paths, "run-1")
-    record_members(paths, "run-1", cohort_of(), PLAN, ("A",))
+    record_members(paths, "run-1", members_of(cohort_of(), PLAN, ("A",), salt_of(fold_key(paths))))
     paths.members("run-1").write_bytes(b"{}")
     with pytest.raises(StorageError, match="damaged"):
         load_members(paths, "run-1")

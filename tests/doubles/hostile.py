@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
+from client.task import Outcome, Task
 from tests.doubles.transport import PATIENT, flower_message
 
 STEP = "moments"
@@ -88,20 +89,26 @@ ATTACKS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def execute(home: Path, request: bytes) -> bytes:
-    """Return the honest draft, or what the study's attack makes of it."""
+def prepare(home: Path, request: bytes) -> Task:
+    """Return the honest task, with a draft of which the study's attack makes something else."""
     from client import execute as honest
     from client.approvals import load_plan
     from client.state import SitePaths
     from schemas.messages import RoundRequest, decode
 
-    draft = honest.execute(home, request)
+    task = honest.prepare(home, request)
     asked = decode(request)
     if not isinstance(asked, RoundRequest) or asked.step != STEP:
-        return draft
+        return task
     plan = load_plan(SitePaths(home), asked.plan_hash)
     assert plan is not None
-    return ATTACKS[plan.study.name.removeprefix("attack-")](draft)
+    attack = ATTACKS[plan.study.name.removeprefix("attack-")]
+
+    def work() -> Outcome:
+        outcome = task.work()
+        return replace(outcome, draft=attack(outcome.draft))
+
+    return replace(task, work=work)
 
 
 def main() -> int:
@@ -109,7 +116,7 @@ def main() -> int:
     from client import runner
 
     module = types.ModuleType("client.execute")
-    module.execute = execute  # type: ignore[attr-defined]
+    module.prepare = prepare  # type: ignore[attr-defined]
     return runner.main(sys.argv[1:], module=module)
 
 

@@ -39,11 +39,17 @@ def execute(home: Path, request: bytes) -> bytes:
     return b"echo:" + request
 
 
+def prepare(home: Path, request: bytes) -> object:
+    from client.task import Outcome, Task
+
+    return Task(lambda: Outcome(execute(home, request)))
+
+
 def run_runner(arguments: list[str]) -> int:
     from client import runner
 
     module = types.ModuleType("client.execute")
-    module.execute = execute  # type: ignore[attr-defined]
+    module.prepare = prepare  # type: ignore[attr-defined]
     return runner.main(arguments, module=module)
 
 
