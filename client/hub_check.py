@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.proxy import ProxyError, hub_connection, proxy_for
 from schemas.headers import TIME_HEADER
 from schemas.processes import run_folder
 
@@ -112,7 +113,11 @@ def check_hub(address: str, authority: Path, timeout_s: float = 5.0) -> HubState
             False, f"{authority} is missing or no certificate. Copy it from the hub's start-up kit.", True
         )
     host, port = split_address(address)
-    connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+    try:
+        proxy = proxy_for(host)
+        connection = hub_connection(host, port, context, timeout_s)
+    except ProxyError as error:
+        return HubState(False, str(error), True)
     try:
         asked = _now()
         connection.request("GET", "/health")
@@ -122,10 +127,13 @@ def check_hub(address: str, authority: Path, timeout_s: float = 5.0) -> HubState
     except ssl.SSLCertVerificationError as error:
         return HubState(False, _certificate_sentence(error, address), True)
     except (OSError, http.client.HTTPException):
+        way = "the network and the firewall (one outbound port)"
+        if proxy is not None:
+            way = f"and whether the proxy {proxy.address} (HTTPS_PROXY) lets this site connect there (NO_PROXY)"
         return HubState(
             False,
-            f"The hub does not answer at {address}. Check hub_address in site.toml, the network and the firewall "
-            "(one outbound port); if the hub is being restarted, this passes.",
+            f"The hub does not answer at {address}. Check hub_address in site.toml, {way}; if the hub is being "
+            "restarted, this passes.",
         )
     finally:
         connection.close()

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from client.hub_check import REASONS, clock_offset_s, clock_sentence, split_address
+from client.proxy import ProxyError, hub_connection
 from client.settings import load_settings
 from schemas.errors import ArchipelError
 from schemas.headers import REASON_HEADER, TIME_HEADER
@@ -67,7 +68,10 @@ def hub_post(home: Path) -> Post:
         raise HubCallError("The site has not joined a hub yet: `archipel site join KIT.json`.") from None
 
     def call(path: str, body: bytes, limit: int) -> Answered:
-        connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+        try:
+            connection = hub_connection(host, port, context, _TIMEOUT_S)
+        except ProxyError as error:
+            raise HubCallError(str(error)) from None
         try:
             connection.request("POST", path, body, signed_headers(key, path, body, int(time.time())))
             response = connection.getresponse()
