@@ -33,7 +33,8 @@ from schemas.artefact import Artefact
 from schemas.cohort import Cohort
 
 __all__ = [
-    "Incidence", "incidence_contributions", "incidence_difference", "incidence_gradient", "predict_incidence",
+    "Incidence", "incidence_at_means", "incidence_contributions", "incidence_difference", "incidence_gradient",
+    "predict_incidence",
 ]  # fmt: skip
 
 _LARGEST_LOG = 600.0
@@ -122,6 +123,20 @@ def predict_incidence(
     # The interval of 1 - S on the same scale is that of log(-log S).
     happened_lower, happened_upper = _log_log(1 - free, free_error, z)
     return Incidence(times, log_hazards, values, lower, upper, free, 1 - happened_upper, 1 - happened_lower)
+
+
+def incidence_at_means(artefact: Artefact, times: Floats, *, start: float = 0.0) -> tuple[Floats, Floats]:
+    """Return the (C, m) incidences of a patient at the means, and the (m,) probability that no event happens.
+
+    Args:
+        artefact: Read and verified.
+        times: (m,) > 0, counted from `start`.
+        start: As of `predict_incidence`.
+    """
+    kinds = _kinds(artefact)
+    shares = interval_shares(artefact, start, np.asarray(times, dtype=np.float64))
+    met = _hazards_met(kinds, np.zeros((len(kinds), 1)), shares)[:, 0]
+    return _incidence(met), np.asarray(np.exp(-met.sum(axis=(0, 2))))
 
 
 def incidence_difference(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from client.page.desk import Desk, System
 from client.page.opened import OpenPatient
 from client.page.reader import Reader, reader_of
-from client.page.shapes import Arm, HorizonRisk, Notice, Prognosis, Row
+from client.page.shapes import Arm, HorizonRisk, Kind, KindRisk, Notice, Prognosis, Row
 from client.page.words import notice_text
 
 __all__ = ["router"]
@@ -60,7 +60,7 @@ class Said(BaseModel):
 
 
 class Risk(BaseModel):
-    """Survival without the event at one time, with its 95 % interval where the model tells."""
+    """Survival without the event at one time (where events compete: without any), with its 95 % interval."""
 
     model_config = _STRICT
 
@@ -68,6 +68,28 @@ class Risk(BaseModel):
     survival: float
     low: float | None
     high: float | None
+
+
+class Happened(BaseModel):
+    """How likely one of several kinds of event is the first to happen within a time, with its 95 % interval."""
+
+    model_config = _STRICT
+
+    time: float
+    incidence: float
+    low: float | None
+    high: float | None
+
+
+class EventKind(BaseModel):
+    """One of several competing kinds of event. At any time all kinds and `survival` sum to 1."""
+
+    model_config = _STRICT
+
+    event: str
+    of_interest: bool
+    horizons: list[Happened]
+    curve: list[Happened]
 
 
 class Part(BaseModel):
@@ -102,6 +124,8 @@ class Treatment(BaseModel):
     is_observed: bool
     horizons: list[Risk]
     difference: list[Risk]
+    incidence: list[Happened] = Field(default=[], description="Where events compete: of the event of interest.")
+    incidence_difference: list[Happened] = []
 
 
 class Answer(BaseModel):
@@ -124,6 +148,12 @@ class Answer(BaseModel):
     level: float | None = None
     horizons: list[Risk] = []
     curve: list[Risk] = []
+    kinds: list[EventKind] = Field(
+        default=[],
+        description="Where events compete: that of interest, then the others. One minus `survival` is then the "
+        "probability of any of them; `moved` is about the incidence of the event of interest, `rank` about its "
+        "hazard.",
+    )
     rank: float | None = None
     moved: list[Part] = []
     layers: list[Known] = []
@@ -230,6 +260,7 @@ def _answer(found: Prognosis, reader: Reader) -> Answer:
                 curve.times, curve.survival, curve.low or nothing, curve.high or nothing, strict=True
             )
         ],
+        kinds=[_kind(one, of_interest=i == 0) for i, one in enumerate(found.kinds)],
         rank=found.rank,
         moved=[
             Part(
@@ -253,7 +284,25 @@ def _arm(arm: Arm) -> Treatment:
         is_observed=arm.is_observed,
         horizons=[_risk(one) for one in arm.horizons],
         difference=[_risk(one) for one in arm.difference],
+        incidence=[_happened(one) for one in arm.incidence],
+        incidence_difference=[_happened(one) for one in arm.incidence_difference],
     )
+
+
+def _kind(kind: Kind, *, of_interest: bool) -> EventKind:
+    curve = kind.curve
+    nothing: tuple[None, ...] = (None,) * len(curve.times)
+    along = zip(curve.times, curve.incidence, curve.low or nothing, curve.high or nothing, strict=True)
+    return EventKind(
+        event=kind.name,
+        of_interest=of_interest,
+        horizons=[_happened(one) for one in kind.at],
+        curve=[Happened(time=time, incidence=share, low=low, high=high) for time, share, low, high in along],
+    )
+
+
+def _happened(risk: KindRisk) -> Happened:
+    return Happened(time=risk.time, incidence=risk.incidence, low=risk.low, high=risk.high)
 
 
 def _risk(risk: HorizonRisk) -> Risk:

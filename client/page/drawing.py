@@ -13,11 +13,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-__all__ = ["PHONE", "WIDE", "Band", "CurveWords", "bar", "curve", "icons", "nice_ticks"]
+__all__ = ["PHONE", "WIDE", "Band", "CurveWords", "Line", "bar", "curve", "icons", "nice_ticks"]
 
 WIDE, PHONE = 640, 340
 """Widths in pixels for which a curve is drawn: on a phone its letters would else shrink below reading."""
 
+_LETTERS = 44
+"""Of a label at a curve on a desk; half of it on a phone."""
+_LABEL = 17.0
 _COLUMNS, _ROWS = 20, 5
 _BAR = 220
 
@@ -36,6 +39,15 @@ class Band:
     middle: Sequence[float]
     low: Sequence[float] | None
     high: Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A further curve, with what is written at its end: (m,) `times` and `values`."""
+
+    times: Sequence[float]
+    values: Sequence[float]
+    label: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ def curve(
     ticks: Sequence[float],
     width: int,
     cohort: Band | None = None,
+    lines: Sequence[Line] = (),
     steps: bool = False,
 ) -> Markup:
     """Draw one curve.
@@ -70,6 +83,7 @@ def curve(
         ticks: Of the time axis.
         width: In pixels: `WIDE` or `PHONE`.
         cohort: A second curve to compare with, dashed.
+        lines: The curve again, to name it, then others, each drawn in its own dashes and named at its end.
         steps: Whether the curves fall at their times alone.
     """
     height = 300 if width == WIDE else 250
@@ -99,6 +113,15 @@ def curve(
             drawn = _corners(one.times, one.middle, steps=steps)
             points = " ".join(f"{x(t):.1f},{y(s):.1f}" for t, s in drawn)
             shapes.append(f'<polyline class="{kind}" points="{points}"/>')
+    for number, line in enumerate(lines[1:], start=1):
+        points = " ".join(f"{x(t):.1f},{y(s):.1f}" for t, s in _corners(line.times, line.values, steps=steps))
+        shapes.append(f'<polyline class="other other-{number}" points="{points}"/>')
+    most = _LETTERS if width == WIDE else _LETTERS // 2
+    for line, height_of in zip(
+        lines, _spread_labels([y(line.values[-1]) for line in lines], top, bottom), strict=True
+    ):
+        words_at = line.label if len(line.label) <= most else line.label[: most - 1] + "…"
+        shapes.append(_text("lab end", right - 4, height_of, words_at))
     at, share = mark
     shapes.append(f'<line class="mark" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{top:g}" y2="{bottom:g}"/>')
     shapes.append(f'<circle class="dot" cx="{x(at):.1f}" cy="{y(share):.1f}" r="5"/>')
@@ -110,15 +133,16 @@ def curve(
     )
 
 
-def icons(n_filled: int, label: str) -> Markup:
-    """Draw a hundred people, so many of them filled."""
+def icons(n_filled: int, label: str, *, n_crossed: int = 0) -> Markup:
+    """Draw a hundred people: so many filled, then outlined, and the last ones crossed out."""
     people = []
     for i in range(_COLUMNS * _ROWS):
-        kind = "yes" if i < n_filled else "no"
+        kind = "yes" if i < n_filled else "no" if i < _COLUMNS * _ROWS - n_crossed else "else"
         left, top = 8 + (i % _COLUMNS) * 14.9, 6 + (i // _COLUMNS) * 19
+        cross = f'<path d="M{left - 5:.1f} {top + 13:g}L{left + 5:.1f} {top - 4:g}"/>' if kind == "else" else ""
         people.append(
             f'<g class="{kind}"><circle cx="{left:.1f}" cy="{top:g}" r="2.8"/>'
-            f'<rect x="{left - 3:.1f}" y="{top + 4:g}" width="6" height="8" rx="2"/></g>'
+            f'<rect x="{left - 3:.1f}" y="{top + 4:g}" width="6" height="8" rx="2"/>{cross}</g>'
         )
     return Markup(
         f'<svg class="people" viewBox="0 0 300 97" role="img" aria-label="{escape(label)}">{"".join(people)}</svg>'
@@ -146,6 +170,20 @@ def nice_ticks(last: float, about: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
     return [k * step for k in range(math.floor(last / step * 1.002) + 1)]
+
+
+def _spread_labels(heights: Sequence[float], top: float, bottom: float) -> list[float]:
+    """Return where labels stand: above the ends of their lines, and none on another."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i], reverse=True)
+    placed, below = dict[int, float](), bottom + _LABEL
+    for i in order:
+        below = placed[i] = min(heights[i] - 7, below - _LABEL)
+    # Where the highest would stand outside, all above it move down again.
+    above = top + _LABEL / 2
+    for i in reversed(order):
+        placed[i] = max(placed[i], above)
+        above = placed[i] + _LABEL
+    return [placed[i] for i in range(len(heights))]
 
 
 def _corners(times: Sequence[float], values: Sequence[float], *, steps: bool) -> list[tuple[float, float]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from client.page.reader import N_, Reader
 from client.page.shapes import SiteCalibration
-from client.page.words import calibration_text
+from client.page.words import calibration_text, event_name
 from schemas.artefact import Manifest
 
 __all__ = ["Facts", "model_facts"]
@@ -41,18 +41,22 @@ def model_facts(key: str, manifest: Manifest, calibration: SiteCalibration | Non
     _ = reader.text
     until = reader.date(manifest.expires) if manifest.expires is not None else _(N_("no last day"))
     made = reader.date(manifest.created_at)
+    events = _(N_("%(patients)s patients, %(events)s events"), patients=manifest.n_patients, events=manifest.n_events)
+    if manifest.causes:
+        listed = "; ".join(f"{event_name(cause.code, reader)} {cause.n_events}" for cause in manifest.causes)
+        events = _(N_("%(patients)s patients; events: %(list)s"), patients=manifest.n_patients, list=listed)
     rows = [
         (_(N_("Use it for")), manifest.intended_use or "–"),
         (_(N_("Outcome")), manifest.endpoint or manifest.study),
-        (
-            _(N_("Learned from")),
-            _(N_("%(patients)s patients, %(events)s events"), patients=manifest.n_patients, events=manifest.n_events),
-        ),
+        (_(N_("Learned from")), events),
         (_(N_("At this site")), calibration_text(calibration, manifest.time_unit, reader)),
         (_(N_("Valid until")), until),
         (_(N_("Version")), f"{manifest.study}, {made}, {key[:12]}"),
         (_(N_("Signature")), _(N_("verified with the key of the hub that this site joined"))),
     ]
+    if manifest.causes:
+        others = ", ".join(event_name(cause.code, reader) for cause in manifest.causes[1:])
+        rows.append((_(N_("Other events")), _(N_("%(list)s: whoever has one first is counted there"), list=others)))
     if manifest.epsilon is not None:
         rows.append(
             (_(N_("Privacy")), _(N_("differential privacy, epsilon %(e)s"), e=reader.number(manifest.epsilon)))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from client.page.competing import competing_arms, competing_average, competing_notices, competing_risks
 from client.page.open_model import OpenModel
 from client.page.rows import clinical_columns, is_treated, patient_of, treatment_of, with_arm
 from client.page.rules import calibration_notices, horizons_of, layer_shares, reasons, row_warnings
@@ -21,6 +22,7 @@ from client.page.shapes import (
     Asked,
     Curve,
     HorizonRisk,
+    Kind,
     LayerShare,
     Moved,
     Notice,
@@ -31,6 +33,7 @@ from client.page.shapes import (
 )
 from models.arm_difference import arm_difference
 from models.contributions import by_column, risk_parts
+from models.incidence_prediction import incidence_contributions
 from models.prediction import (
     LEVEL,
     contributions,
@@ -44,8 +47,8 @@ from schemas.artefact_manifest import ArtefactColumn
 from schemas.cohort import Cohort
 
 __all__ = [
-    "CODES", "Arm", "Asked", "Curve", "HorizonRisk", "LayerShare", "Moved", "Notice", "OpenModel", "Prognosis",
-    "Refused", "Row", "SiteCalibration", "prognose",
+    "CODES", "Arm", "Asked", "Curve", "HorizonRisk", "Kind", "LayerShare", "Moved", "Notice", "OpenModel",
+    "Prognosis", "Refused", "Row", "SiteCalibration", "prognose",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -79,9 +82,18 @@ def prognose(model: OpenModel, row: Row, *, asked: Asked) -> Prognosis | Refused
     patient = patient_of(artefact, row)
     start = asked.event_free_until or 0.0
     times = _curve_times(artefact, start, horizons.shown[-1])
-    at, curve = _risks(artefact, patient, horizons.shown, times, start, scale)
+    kinds: tuple[Kind, ...] = ()
+    if manifest.causes:
+        at, curve, kinds = competing_risks(artefact, patient, horizons.shown, times, start)
+        average = competing_average(artefact, times, start)
+        arms = competing_arms(artefact, row, horizons.shown, times, start)
+    else:
+        at, curve = _risks(artefact, patient, horizons.shown, times, start, scale)
+        average = _cohort_curve(artefact, times, start, scale)
+        arms = _arms(artefact, row, horizons.shown, times, start, scale)
     rank, extreme = _rank(artefact, patient)
     warnings = (*row_warnings(model, row), *extreme, *_interval_notices(model, at), *horizons.withheld)
+    warnings = (*warnings, *competing_notices(artefact, horizons.shown))
     return Prognosis(
         model_hash=model.hash,
         study=manifest.study,
@@ -91,17 +103,18 @@ def prognose(model: OpenModel, row: Row, *, asked: Asked) -> Prognosis | Refused
         origin=model.origin,
         horizons=at,
         curve=curve,
-        cohort_curve=_cohort_curve(artefact, times, start, scale),
+        cohort_curve=average,
         rank=rank,
         moved=_moved(artefact, row, patient, np.array(horizons.shown), start, scale),
         layers=layer_shares(artefact, row),
-        warnings=(*warnings, *_calibration_notices(manifest.time_unit, asked, scale)),
-        arms=_arms(artefact, row, horizons.shown, times, start, scale),
+        warnings=(*warnings, *_calibration_notices(artefact, asked, scale)),
+        arms=arms,
         event_free_until=asked.event_free_until,
         in_sample=row.in_sample,
         calibration=asked.calibration,
         recalibrated=scale is not None,
         level=LEVEL,
+        kinds=kinds,
     )
 
 
@@ -110,22 +123,26 @@ def _scale(artefact: Artefact, asked: Asked) -> _Scale | None:
     """Return this site's calibration where its administrator chose to apply it and it can be applied.
 
     A slope of 0 or below would turn the model's order around. What moved a network's estimate has no closed form
-    under another slope, so a network is shown as it is.
+    under another slope, so a network is shown as it is; and so is a model of competing events, of which a site's
+    slope and level correct one kind alone.
     """
-    known = asked.calibration
-    if not asked.recalibrate or known is None or not known.is_known or artefact.manifest.network is not None:
+    known, manifest = asked.calibration, artefact.manifest
+    if not asked.recalibrate or known is None or not known.is_known:
+        return None
+    if manifest.network is not None or manifest.causes:
         return None
     slope, intercept = known.slope or 0.0, known.intercept or 0.0
     return _Scale(slope, intercept) if slope > 0 else None
 
 
-def _calibration_notices(unit: str, asked: Asked, scale: _Scale | None) -> tuple[Notice, ...]:
-    known = asked.calibration
+def _calibration_notices(artefact: Artefact, asked: Asked, scale: _Scale | None) -> tuple[Notice, ...]:
+    known, manifest = asked.calibration, artefact.manifest
     if scale is not None and known is not None:
         values = {"slope": scale.slope, "observed_over_expected": known.observed_over_expected or 0.0}
         return (Notice("recalibrated", values),)
-    chosen = (Notice("not-recalibrated"),) if asked.recalibrate else ()
-    return (*calibration_notices(known, unit), *chosen)
+    code = "not-recalibrated-competing" if manifest.causes else "not-recalibrated"
+    chosen = (Notice(code),) if asked.recalibrate else ()
+    return (*calibration_notices(known, manifest.time_unit), *chosen)
 
 
 # ---------------------------------------------------------------- curves
@@ -207,7 +224,9 @@ def _moved(
     artefact: Artefact, row: Row, patient: Cohort, horizons: Floats, start: float, scale: _Scale | None
 ) -> tuple[Moved, ...]:
     """Return what each column of the dictionary, and each wide layer as one, adds to the risk."""
-    if scale is None:
+    if artefact.manifest.causes:
+        parts = incidence_contributions(artefact, patient, horizons, start=start)[0]
+    elif scale is None:
         parts = contributions(artefact, patient, horizons, start=start)[0]
     else:
         hazard = cumulative_hazard_between(artefact, start, horizons) * math.exp(scale.intercept)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "CALIBRATION_REASONS", "CODES", "Arm", "Asked", "Curve", "FormField", "HorizonRisk", "LayerShare", "Moved",
-    "Notice", "Prognosis", "Refused", "Row", "SiteCalibration",
+    "CALIBRATION_REASONS", "CODES", "Arm", "Asked", "Curve", "FormField", "HorizonRisk", "IncidenceCurve", "Kind",
+    "KindRisk", "LayerShare", "Moved", "Notice", "Prognosis", "Refused", "Row", "SiteCalibration",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -53,6 +53,8 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "calibration-unknown": (),
     "recalibrated": ("slope", "observed_over_expected"),
     "not-recalibrated": (),
+    "not-recalibrated-competing": (),
+    "few-competing": ("event", "horizon", "unit", "floor"),
     "interval-none": (),
     "interval-shrunken": (),
     "horizon-withheld": ("horizon", "unit", "floor"),
@@ -227,6 +229,46 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class KindRisk:
+    """How likely one kind of event is the first to happen within a time, with the ends of its 95 % interval."""
+
+    time: float
+    incidence: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class IncidenceCurve:
+    """A cumulative incidence; attributes as of `Curve`, of which it is the share that has had the event."""
+
+    times: tuple[float, ...]
+    incidence: tuple[float, ...]
+    low: tuple[float, ...] | None
+    high: tuple[float, ...] | None
+    steps: bool
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of several kinds of event, each of which keeps the others from happening first.
+
+    Attributes:
+        code: As the study names it.
+        name: For people: of the event of interest what the endpoint says, of others the code.
+        at: At the horizons of the prognosis.
+        curve: The patient's.
+        average: (m,) at the times of `curve`, of a patient at the means of the training cohort.
+    """
+
+    code: str
+    name: str
+    at: tuple[KindRisk, ...]
+    curve: IncidenceCurve
+    average: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Moved:
     """What one column adds to the patient's risk, against a patient at the means; an association, no effect.
 
@@ -270,7 +312,9 @@ class Arm:
         is_observed: Whether it is the arm that the patient's row says.
         horizons: As of the prognosis.
         difference: (per horizon) survival under this arm less that under control, with the ends of its 95 % interval
-            where the model tells; empty for control.
+            where the model tells; empty for control, and where events compete.
+        incidence: Where events compete: of the event of interest at the horizons.
+        incidence_difference: Likewise: its incidence under this arm less that under control; empty for control.
     """
 
     treated: bool
@@ -279,6 +323,8 @@ class Arm:
     horizons: tuple[HorizonRisk, ...]
     curve: Curve
     difference: tuple[HorizonRisk, ...] = ()
+    incidence: tuple[KindRisk, ...] = ()
+    incidence_difference: tuple[KindRisk, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -306,8 +352,8 @@ class Prognosis:
         time_unit: Of every time.
         origin: From when the model counts time, in the dictionary's words for the column of the time; empty where
             this site does not hold the model's plan.
-        horizons: At least one.
-        curve: The patient's.
+        horizons: At least one. Where events compete, of being free of events of every kind.
+        curve: The patient's; likewise.
         cohort_curve: Of a patient at the means of the training cohort.
         rank: Share of the training cohort with a lower risk, rounded down to a released quantile; None without any.
         moved: By falling size.
@@ -319,6 +365,8 @@ class Prognosis:
         calibration: This site's.
         recalibrated: Whether it was applied to the numbers.
         level: Of every interval.
+        kinds: Where events compete: that of interest, then the others. Then `moved`, `rank` and the arms are about
+            the event of interest: its incidence, and of `rank` its hazard.
     """
 
     model_hash: str
@@ -340,3 +388,4 @@ class Prognosis:
     calibration: SiteCalibration | None
     recalibrated: bool
     level: float
+    kinds: tuple[Kind, ...] = ()

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from client.page.competing_view import competing_parts
 from client.page.drawing import PHONE, WIDE, Band, CurveWords, bar, curve, icons, nice_ticks
 from client.page.facts import Facts
 from client.page.reader import N_, Reader
 from client.page.shapes import Arm, HorizonRisk, Moved, Prognosis, Refused
+from client.page.spoken import axis, interval, of_100, read_off, scale, table_times, when
 from client.page.words import Outcome, notice_text, outcome_of, plain_name
 
 __all__ = ["PatientView", "Seen", "patient_view"]
 
 _MOST_MOVED = 20
-_TABLE_ROWS = 9
-_PER_YEAR = {"day": 365.25, "month": 12.0}
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,29 @@ def patient_view(found: Prognosis | Refused, facts: Facts, seen: Seen, reader: R
     if isinstance(found, Refused):
         return replace(head, refused=tuple(notice_text(one, reader) for one in found.reasons))
     at = _chosen(found.horizons, seen.horizon)
-    words = outcome_of(found.label)
-    risk = found.horizons[at]
-    when = _when(found, risk.time, reader)
+    if found.kinds:
+        return replace(head, parts={**_shared(found, at, seen, reader), **competing_parts(found, at, reader)})
+    words, risk = outcome_of(found.label), found.horizons[at]
     parts = {
-        **_numbers(found, risk, words, when, reader),
-        **_moved(found, at, reader),
-        **_navigation(found, at, seen, reader),
-        "warnings": [notice_text(one, reader) for one in found.warnings],
+        **_shared(found, at, seen, reader),
+        **_numbers(found, risk, words, when(found, risk.time, reader), reader),
         "rank": _rank(found.rank, reader),
-        "known": _known(found, reader),
-        "layers": [_layer(one.name, one.known, one.of, reader) for one in found.layers],
         "arms": [_arm(one, at, reader) for one in found.arms],
         "arms_note": _difference(found.arms, at, reader),
     }
     return replace(head, parts=parts)
+
+
+def _shared(found: Prognosis, at: int, seen: Seen, reader: Reader) -> dict[str, Any]:
+    """Return what stands on the page whatever the model predicts."""
+    return {
+        **_moved(found, at, reader),
+        **_navigation(found, at, seen, reader),
+        "kinds": [],
+        "warnings": [notice_text(one, reader) for one in found.warnings],
+        "known": _known(found, reader),
+        "layers": [_layer(one.name, one.known, one.of, reader) for one in found.layers],
+    }
 
 
 def _numbers(found: Prognosis, risk: HorizonRisk, words: Outcome, when: str, reader: Reader) -> dict[str, Any]:
@@ -93,18 +101,16 @@ def _numbers(found: Prognosis, risk: HorizonRisk, words: Outcome, when: str, rea
     if has_band:
         blanks |= {"low": round(100 * (risk.low or 0)), "high": round(100 * (risk.high or 0))}
     lead = reader.text(words.lead if has_band else words.bare, **blanks)
-    axis = _axis(found, reader)
-    scale = _PER_YEAR.get(found.time_unit, 1.0) if _in_years(found) else 1.0
     band = Band(found.curve.times, found.curve.survival, found.curve.low, found.curve.high)
     cohort = Band(found.cohort_curve.times, found.cohort_curve.survival, None, None)
     curve_words = CurveWords(
         title=reader.text(words.curve, event=found.label),
         description=lead + " " + reader.text(N_("All values are in the table below.")),
-        axis=axis,
-        of=lambda time: reader.number(time / scale),
+        axis=axis(found, reader),
+        of=lambda time: reader.number(time / scale(found)),
         percent=lambda share: f"{reader.number(100 * share)} %",
     )
-    ticks = [tick * scale for tick in nice_ticks(found.curve.times[-1] / scale, 6)]
+    ticks = [tick * scale(found) for tick in nice_ticks(found.curve.times[-1] / scale(found), 6)]
     drawn = {
         width: curve(
             "curve", band, (risk.time, risk.survival), curve_words, ticks=ticks, width=width, cohort=cohort,
@@ -126,16 +132,6 @@ def _numbers(found: Prognosis, risk: HorizonRisk, words: Outcome, when: str, rea
     }
 
 
-def _in_years(found: Prognosis) -> bool:
-    return found.time_unit in _PER_YEAR and found.curve.times[-1] >= 1.5 * _PER_YEAR[found.time_unit]
-
-
-def _axis(found: Prognosis, reader: Reader) -> str:
-    unit = "year" if _in_years(found) else found.time_unit
-    names = {"year": N_("Years"), "month": N_("Months"), "day": N_("Days")}
-    return reader.text(names[unit]) if unit in names else unit
-
-
 def _origin(found: Prognosis, reader: Reader) -> str:
     counted = found.origin or reader.text(N_("the study's start of time"))
     text = reader.text(N_("Time is counted from: %(origin)s."), origin=counted)
@@ -147,58 +143,28 @@ def _origin(found: Prognosis, reader: Reader) -> str:
     return text + " " + reader.text(N_("The dashed line is a patient at the average of those who trained the model."))
 
 
-def _when(found: Prognosis, time: float, reader: Reader) -> str:
-    length = reader.time(time, found.time_unit)
-    if found.event_free_until:
-        return reader.text(N_("%(time)s from then on"), time=length)
-    return reader.text(N_("at %(time)s"), time=length)
-
-
 def _table(found: Prognosis, reader: Reader) -> list[dict[str, str]]:
     """Return the curve at round times and at every horizon."""
-    last = found.curve.times[-1]
-    steps = nice_ticks(last / _scale(found), _TABLE_ROWS)
-    wanted = sorted({step * _scale(found) for step in steps[1:]} | {one.time for one in found.horizons})
     exact = {one.time: one for one in found.horizons}
-    return [_row(exact.get(time) or _read_off(found, time), found.time_unit, reader) for time in wanted]
-
-
-def _scale(found: Prognosis) -> float:
-    return _PER_YEAR[found.time_unit] if _in_years(found) else 1.0
+    times = table_times(found)
+    return [_row(exact.get(time) or _read_off(found, time), found.time_unit, reader) for time in times]
 
 
 def _row(risk: HorizonRisk, unit: str, reader: Reader) -> dict[str, str]:
     return {
         "time": reader.time(risk.time, unit),
-        "share": _of_100(risk.survival, reader),
-        "interval": _interval(risk, reader),
+        "share": of_100(risk.survival, reader),
+        "interval": interval(risk.low, risk.high, reader),
     }
 
 
 def _read_off(found: Prognosis, time: float) -> HorizonRisk:
-    """Return the curve at a time between its points: the last step, or the straight line."""
-    times = found.curve.times
-
-    def at(values: Sequence[float] | None) -> float | None:
-        if values is None:
-            return None
-        k = max(i for i, one in enumerate(times) if one <= time)
-        if found.curve.steps or k + 1 == len(times):
-            return values[k]
-        share = (time - times[k]) / (times[k + 1] - times[k])
-        return values[k] + share * (values[k + 1] - values[k])
-
-    return HorizonRisk(time, at(found.curve.survival) or 0.0, at(found.curve.low), at(found.curve.high))
-
-
-def _of_100(share: float, reader: Reader) -> str:
-    return reader.number(100 * share, 1)
-
-
-def _interval(risk: HorizonRisk, reader: Reader) -> str:
-    if risk.low is None or risk.high is None:
-        return "\N{EN DASH}"
-    return reader.text(N_("%(low)s to %(high)s"), low=_of_100(risk.low, reader), high=_of_100(risk.high, reader))
+    """Return the curve at a time between its points."""
+    curve = found.curve
+    share, low, high = (
+        read_off(curve.times, values, time, steps=curve.steps) for values in (curve.survival, curve.low, curve.high)
+    )
+    return HorizonRisk(time, share or 0.0, low, high)
 
 
 def _moved(found: Prognosis, at: int, reader: Reader) -> dict[str, Any]:
@@ -287,7 +253,7 @@ def _layer(name: str, known: int, of: int, reader: Reader) -> str:
 def _arm(arm: Arm, at: int, reader: Reader) -> dict[str, str]:
     risk = arm.horizons[at]
     name = reader.text(N_("%(name)s (as recorded)"), name=arm.name) if arm.is_observed else arm.name
-    return {"name": name, "share": _of_100(risk.survival, reader), "interval": _interval(risk, reader)}
+    return {"name": name, "share": of_100(risk.survival, reader), "interval": interval(risk.low, risk.high, reader)}
 
 
 def _difference(arms: Sequence[Arm], at: int, reader: Reader) -> str:
@@ -298,7 +264,7 @@ def _difference(arms: Sequence[Arm], at: int, reader: Reader) -> str:
     text = reader.text(
         N_("Difference: %(points)s of 100 (%(interval)s)."),
         points=reader.signed(100 * risk.survival, 1),
-        interval=_interval(risk, reader),
+        interval=interval(risk.low, risk.high, reader),
     )
     return text + " " + reader.text(N_("A difference between groups of patients, which need not be an effect."))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from client.page.reader import N_, Reader
 from client.page.shapes import Notice, SiteCalibration
 
-__all__ = ["NOTICES", "Outcome", "calibration_text", "notice_text", "outcome_of", "plain_name"]
+__all__ = ["NOTICES", "Outcome", "calibration_text", "event_name", "notice_text", "outcome_of", "plain_name"]
 
 _DEATHS = frozenset({"death", "death from any cause", "all-cause death", "décès"})
 _UNITS = frozenset({"year", "month", "day", "kg", "cm", "mm", "g", "mg", "pct", "percent"})
@@ -75,6 +75,14 @@ NOTICES: Mapping[str, str] = {
     "interval-none": N_("The model does not tell how sure it is, so no interval is shown."),
     "interval-shrunken": N_("The model is penalised: its interval tends to be too narrow where the data say little."),
     "horizon-withheld": N_("Nothing is shown at %(horizon)s: fewer than %(floor)s had the event by then."),
+    "not-recalibrated-competing": N_(
+        "This site's administrator chose to correct the risks to its own patients, and they are not corrected: where "
+        "events compete, the correction of one kind alone would leave the others as they are."
+    ),
+    "few-competing": N_(
+        "Fewer than %(floor)s of those who trained the model had “%(event)s” by %(horizon)s: its own share is hardly "
+        "known."
+    ),
     "not-recalibrated": N_(
         "This site's administrator chose to correct the risks to its own patients, and they are not corrected: how "
         "well the model does here is not known."
@@ -142,6 +150,11 @@ def plain_name(column: str, unit: str = "") -> str:
     return " ".join(words)
 
 
+def event_name(name: str, reader: Reader) -> str:
+    """Return a kind of event for people; a study may call it by a number alone."""
+    return reader.text(N_("event %(code)s"), code=name) if name.isdigit() else name
+
+
 def outcome_of(label: str) -> Outcome:
     """Return how to speak of an endpoint: of being alive where its event is death, else of being free of it."""
     return _ALIVE if label.strip().lower() in _DEATHS else _FREE
@@ -184,6 +197,8 @@ def _shown(key: str, value: str | float, unit: str, reader: Reader) -> str:
     if isinstance(value, str):
         if key == "column":
             return plain_name(value, unit)
+        if key == "event":
+            return event_name(value, reader)
         if key == "unit":
             return reader.unit(value)
         if key != "date":

@@ -10,7 +10,15 @@ import numpy as np
 
 from client.page.open_model import OpenModel
 from client.page.shapes import Asked, Notice, Prognosis, Refused, Row
-from schemas.artefact import Artefact, ArtefactColumn, ArtefactLayer, HorizonEvents, LogHazardQuantile, Manifest
+from schemas.artefact import (
+    Artefact,
+    ArtefactCause,
+    ArtefactColumn,
+    ArtefactLayer,
+    HorizonEvents,
+    LogHazardQuantile,
+    Manifest,
+)
 from schemas.artefact_manifest import PopulationRange
 
 TODAY = datetime.date(2026, 11, 21)
@@ -73,6 +81,31 @@ def small_model(*, interval: bool = True, treatment: bool = True, **changes: Any
             "hazard_slope": -hazard[:, None] * rng.normal(size=(k, p)) / 5,
         }
     return OpenModel("c" * 64, Artefact(Manifest(**{**content, **changes}), arrays))
+
+
+def competing_model(**changes: Any) -> OpenModel:
+    """The same model of a relapse that death or a transplant can forestall; fewer than ten had a transplant."""
+    one = small_model()
+    arrays = dict(one.artefact.arrays)
+    rng = np.random.default_rng(6)
+    for number, rate in ((2, 0.04), (3, 0.01)):
+        hazard = np.full(6, rate)
+        arrays |= {
+            f"cause_{number}_beta": BETA[::-1] / 2, f"cause_{number}_cumulative_hazard": np.cumsum(hazard),
+            f"cause_{number}_covariance": arrays["covariance"] * number,
+            f"cause_{number}_hazard_variance": hazard**2 / 15,
+            f"cause_{number}_hazard_slope": -hazard[:, None] * rng.normal(size=(6, len(BETA))) / 5,
+        }  # fmt: skip
+    manifest = one.artefact.manifest
+    transplants = (HorizonEvents(horizon=1825, events="<10", at_least=0),)
+    deaths = (HorizonEvents(horizon=1825, events="40", at_least=38),)
+    causes = (
+        ArtefactCause(code="relapse", n_events="90", events_by_horizon=manifest.events_by_horizon),
+        ArtefactCause(code="death", n_events="45", events_by_horizon=deaths),
+        ArtefactCause(code="3", n_events="<10", events_by_horizon=transplants),
+    )
+    content = {**dict(manifest), "endpoint": "Relapse", "causes": causes, **changes}
+    return OpenModel("e" * 64, Artefact(Manifest(**content), arrays))
 
 
 def small_row(**changes: Any) -> Row:
