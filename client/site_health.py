@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from client.hub_check import trouble
+from client.ledger_figures import LedgerFigures
 from client.run_notes import last_heard, storage_refusals
 from client.settings import SiteSettings, load_settings
 from client.site_process import missing_files
 from client.state import SitePaths
 from privacy.ledger import LedgerBrokenError
-from privacy.ledger_reader import LedgerReader
 from privacy.storage import StorageError
 from schemas.errors import ArchipelError, FaultsError
 from schemas.health import Finding
@@ -36,18 +36,18 @@ class SiteHealth:
     """Looks at one site, again and again."""
 
     def __init__(
-        self, home: Path, states: Callable[[], Sequence[ChildState]], ledger: LedgerReader | None = None
+        self, home: Path, states: Callable[[], Sequence[ChildState]], ledger: LedgerFigures | None = None
     ) -> None:
         """Keep where to look.
 
         Args:
             home: The site's folder.
             states: Of the supervised processes.
-            ledger: Follows the site's ledger; whoever else counts its entries shares it.
+            ledger: Follows the site's ledger; whoever else asks what it adds up to shares it.
         """
         self._home = home
         self._states = states
-        self._ledger = ledger or LedgerReader(SitePaths(home).ledger)
+        self._ledger = ledger or LedgerFigures(SitePaths(home).ledger)
         self._since = time.time()
 
     def look(self) -> list[Finding]:
@@ -89,10 +89,10 @@ class SiteHealth:
 
     def _read_ledger(self) -> Finding:
         try:
-            self._ledger.read()
+            count = self._ledger.read().entries
         except (LedgerBrokenError, StorageError) as error:
             return Finding("ledger", "error", str(error))
-        return Finding("ledger", "ok", f"{self._ledger.head.count} entries, sound")
+        return Finding("ledger", "ok", f"{count} entr{'y' if count == 1 else 'ies'}, sound")
 
     def _budget(self, settings: SiteSettings | None) -> list[Finding]:
         path = SitePaths(self._home).budget

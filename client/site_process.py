@@ -6,9 +6,8 @@ No Flower and no tables here. `serve` blocks until SIGTERM or SIGINT; logs are i
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -17,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from client.settings import SETTINGS_FILE, SiteSettings, load_settings
 from privacy.storage import write_durably
 from schemas.errors import Fault, FaultsError
-from schemas.health import Report, watched
 from schemas.operation import port_problem
-from schemas.processes import Child, Supervisor
+from schemas.processes import Child
+from schemas.supervised import run_supervised
 
 __all__ = ["children", "create_node_key", "missing_files", "serve", "verify_site"]
 
@@ -73,22 +72,21 @@ def children(home: Path) -> list[Child]:
     ]
 
 
-def serve(home: Path) -> int:
+def serve(home: Path, announce: Callable[[str], None] = lambda _: None) -> int:
     """Blocks until a signal; returns 0.
+
+    Args:
+        home: The site's folder.
+        announce: Says a sentence to the person who started this, where there is one.
 
     Raises:
         FaultsError: The settings or keys are wrong; every fault is named.
     """
-    from client.site_health import SiteHealth
+    from client.site_watch import SiteWatch
 
     home = home.resolve()
-    verify_site(home)
-    supervisor = Supervisor(home, children(home))
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: supervisor.request_stop())
-    with watched(home, Report("site", SiteHealth(home, supervisor.states).look)):
-        return supervisor.serve()
+    settings = verify_site(home)
+    return run_supervised(home, "site", children(home), settings, lambda states: SiteWatch(home, states), announce)
 
 
 def verify_site(home: Path) -> SiteSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from privacy import ledger
-from privacy.ledger import Entry, Head
+from privacy.ledger import Entry
 from privacy.storage import locked, storage_error
 
 __all__ = ["LedgerReader"]
@@ -23,11 +23,6 @@ class LedgerReader:
         self._last: Entry | None = None
         self._end = 0
         self._place = -1
-
-    @property
-    def head(self) -> Head:
-        """Where the ledger ended when it was last read."""
-        return ledger.head_of(self._last)
 
     def read(self) -> tuple[tuple[Entry, ...], bool]:
         """Return the entries since the last read, and whether they begin at the first line.

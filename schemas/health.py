@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import logging
 import os
 import socket
 import threading
@@ -33,10 +32,7 @@ __all__ = [
     "UnansweredHealthError",
     "ask_health",
     "read_health",
-    "watched",
 ]
-
-log = logging.getLogger("archipel.supervisor")
 
 Level = Literal["ok", "warning", "error"]
 Role = Literal["hub", "site"]
@@ -186,22 +182,7 @@ class HealthSocket:
                 connection.sendall(json.dumps(self._report.health().to_dict()).encode())
 
 
-@contextlib.contextmanager
-def watched(home: Path, report: Report) -> Iterator[None]:
-    """Answer questions about a home as long as the body runs; where no socket can be made the body runs."""
-    try:
-        answering = HealthSocket(home, report)
-    except OSError as error:
-        log.error("run/health.sock cannot be made (%s): `health` will not be answered", error.strerror)
-        yield
-        return
-    try:
-        yield
-    finally:
-        answering.close()
-
-
-def ask_health(home: Path, timeout_s: float = 15.0) -> Health:
+def ask_health(home: Path, timeout_s: float = 8.0) -> Health:
     """Ask the supervisor of a home how it is.
 
     Raises:

@@ -21,11 +21,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 __all__ = [
     "PARENT_VARIABLE",
     "Child",
     "ChildState",
+    "FileOutput",
+    "Output",
     "Restarts",
     "Supervisor",
     "die_with_parent",
@@ -120,6 +123,43 @@ class _Life:
     is_noted: bool = False  # whether its pid file is written
 
 
+class Output(Protocol):
+    """Where the children of a home write."""
+
+    def environment(self, child: Child) -> Mapping[str, str]:
+        """Returns what tells a child how to log."""
+        ...
+
+    def open(self, home: Path, child: Child) -> contextlib.AbstractContextManager[int]:
+        """Yields the descriptor that a child writes to, and closes it in this process afterwards."""
+        ...
+
+
+class FileOutput:
+    """A file for each child, `logs/NAME.log`."""
+
+    def environment(self, child: Child) -> Mapping[str, str]:
+        """Returns nothing: text is what a child writes by itself."""
+        return {}
+
+    @contextlib.contextmanager
+    def open(self, home: Path, child: Child) -> Iterator[int]:
+        """Yields the file, or nowhere where the disk has no room even for its name."""
+        path = home / "logs" / f"{child.name}.log"
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
+                path.replace(path.with_suffix(".log.1"))
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            log.error("%s cannot be written (%s); what %s says is lost", path.name, error.strerror, child.name)
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
 def die_with_parent() -> None:
     """Asks the kernel to end this process when the one that started it is gone.
 
@@ -172,7 +212,7 @@ class Supervisor:
         self._home = home
         self._children = list(children)
         self._lives = {child.name: _Life() for child in children}
-        self._output = output or _to_file
+        self._output = output or FileOutput()
         self._stop = threading.Event()
 
     def request_stop(self) -> None:
@@ -239,7 +279,7 @@ class Supervisor:
         log.warning("%s ended (%s), starts again in %.1f s", child.name, life.last_exit, life.rule.wait_s)
 
     def _start(self, child: Child) -> subprocess.Popen[bytes]:
-        with self._output(self._home, child) as sink:
+        with self._output.open(self._home, child) as sink:
             return subprocess.Popen(
                 list(child.arguments),
                 stdin=subprocess.DEVNULL,
@@ -247,7 +287,13 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 # Its own session: Ctrl-C in a terminal reaches the supervisor, which then ends them in order.
                 start_new_session=True,
-                env={**os.environ, **_QUIET, **child.environment, PARENT_VARIABLE: str(os.getpid())},
+                env={
+                    **os.environ,
+                    **_QUIET,
+                    **child.environment,
+                    **self._output.environment(child),
+                    PARENT_VARIABLE: str(os.getpid()),
+                },
             )
 
     def _note(self, child: Child, life: _Life) -> None:
@@ -277,28 +323,6 @@ class Supervisor:
         for child in self._children:
             with contextlib.suppress(OSError):
                 (self._home / "run" / f"{child.name}.pid").unlink(missing_ok=True)
-
-
-Output = Callable[[Path, Child], contextlib.AbstractContextManager[int]]
-"""Yields the descriptor that a child of a home writes to, and closes it in this process afterwards."""
-
-
-@contextlib.contextmanager
-def _to_file(home: Path, child: Child) -> Iterator[int]:
-    """Yields `logs/NAME.log`, or nowhere where the disk has no room even for its name."""
-    path = home / "logs" / f"{child.name}.log"
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-            path.replace(path.with_suffix(".log.1"))
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    except OSError as error:
-        log.error("%s cannot be written (%s); what %s says is lost", path.name, error.strerror, child.name)
-        descriptor = os.open(os.devnull, os.O_WRONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 _QUIET = {

@@ -7,16 +7,15 @@ blocks until SIGTERM or SIGINT; logs are in `DIR/logs`, process ids in `DIR/run`
 from __future__ import annotations
 
 import http.client
-import signal
 import ssl
 import sys
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from schemas.errors import FaultsError
-from schemas.health import Report, watched
-from schemas.processes import Child, Supervisor
+from schemas.processes import Child
+from schemas.supervised import run_supervised
 from server.hub_home import HubSettings, check_hub, hub_init, load_hub_settings
 
 __all__ = ["answers", "await_hub", "children", "hub_init", "is_up", "serve"]
@@ -30,24 +29,24 @@ def children(home: Path) -> list[Child]:
     ]
 
 
-def serve(home: Path) -> int:
+def serve(home: Path, announce: Callable[[str], None] = lambda _: None) -> int:
     """Blocks until a signal; returns 0.
+
+    Args:
+        home: The hub's folder.
+        announce: Says a sentence to the person who started this, where there is one.
 
     Raises:
         FaultsError: The hub cannot start; every fault is named.
     """
-    from server.hub_health import HubHealth
+    from server.hub_watch import HubWatch
 
     settings = load_hub_settings(home)
     faults = check_hub(settings)
     if faults:
         raise FaultsError(f"hub {settings.home}", faults)
-    supervisor = Supervisor(settings.home, children(settings.home))
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: supervisor.request_stop())
-    with watched(settings.home, Report("hub", HubHealth(settings.home, supervisor.states).look)):
-        return supervisor.serve()
+    home = settings.home
+    return run_supervised(home, "hub", children(home), settings, lambda states: HubWatch(home, states), announce)
 
 
 def is_up(settings: HubSettings) -> bool:

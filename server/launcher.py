@@ -53,6 +53,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from schemas import audited
 from schemas.errors import ArchipelError, FaultsError
+from schemas.logs import configure_logging, name_process
 from schemas.processes import die_with_parent, end_with_parent
 from schemas.wire import FlowerDiffersError, shorten_backoff, verify_flower
 from server.app import HOME_VARIABLE, RUN_KEY, app
@@ -297,6 +298,7 @@ class Launcher:
                 end_with_parent(parent)
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_DFL)
+                name_process("server app")
                 code = _conduct_task(self._settings, token)
             except BaseException:
                 log.exception("a run ended with an error")
@@ -402,9 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="server.launcher", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--home", type=Path, required=True)
     home = parser.parse_args(arguments).home
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_logging({"flwr": logging.ERROR, "httpx": logging.WARNING})
     try:
         die_with_parent()
         verify_flower(audited.LAUNCHER)

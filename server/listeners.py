@@ -98,6 +98,7 @@ def make_server(
             port=port,
             lifespan=lifespan,
             ws="none",
+            log_config=None,  # this process's own way of logging holds
             log_level="warning",
             access_log=False,
             server_header=False,

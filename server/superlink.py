@@ -81,6 +81,7 @@ from schemas import audited
 from schemas.errors import FaultsError
 from schemas.headers import INSTANCE_HEADER, REASON_HEADER, TIME_HEADER
 from schemas.ledger_head import HEAD_PATH, MAX_HEAD_BYTES
+from schemas.logs import configure_logging
 from schemas.model_call import MAX_CALL_BYTES, PREFIX
 from schemas.processes import die_with_parent
 from schemas.wire import POLL_S, FlowerDiffersError, verify_flower
@@ -89,6 +90,7 @@ from server.heads import HeadCalls
 from server.hub_home import HubSettings, load_hub_settings
 from server.listeners import BodyTooLargeError, InternalOnly, disconnected, make_server, read_body
 from server.model_calls import ModelCalls
+from server.online import note_online
 from server.presence import Presence
 from server.site_caller import CallAnswer
 
@@ -409,13 +411,17 @@ class _FlowerNodes:
         # Flower never frees a key; a site enrolled again keeps its own.
         self._state.node_public_key_to_node_id.pop(key, None)
 
+    def count_online(self) -> int:
+        return len(self._state.get_node_info(statuses=[NodeStatus.ONLINE]))
+
 
 # ---------------------------------------------------------------- the process
 async def _serve(settings: HubSettings) -> None:
     flower = create_app(_flower_config(settings), _NoLegacyServers)  # type: ignore[arg-type]
     state = flower.state.linkstate_factory.state()
     _hold_back_half_replies(state)
-    registry = Registry(settings, _FlowerNodes(state))
+    nodes = _FlowerNodes(state)
+    registry = Registry(settings, nodes)
     registry.sync()
     token = settings.control_token.read_text("ascii").strip()
     inner = make_server(InternalOnly(flower, token), "127.0.0.1", settings.internal_port, settings, "on")
@@ -427,10 +433,13 @@ async def _serve(settings: HubSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     tasks = [asyncio.create_task(inner.serve()), asyncio.create_task(outer.serve())]
     log.info("serving sites on %s:%d", settings.listen, settings.public_port)
+    online = -1
     while not stop.is_set() and not any(task.done() for task in tasks):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.25)
         registry.sync()
+        if (count := nodes.count_online()) != online:
+            note_online(settings.home, online := count)
     inner.should_exit = outer.should_exit = True
     await asyncio.gather(*tasks)
 
@@ -440,8 +449,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="server.superlink", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--home", type=Path, required=True)
     home = parser.parse_args(arguments).home
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    configure_logging({"flwr": logging.ERROR})
     try:
         die_with_parent()
         verify_flower(audited.SUPERLINK)
