@@ -21,11 +21,13 @@ from schemas.roster import Roster, make_roster, read_roster
 from server.conduct import DATABASE
 from server.hub_home import load_hub_settings
 from server.hub_process import is_up
+from server.records import ACTIVE
 from server.runs import is_abandoned, list_events, list_rounds, new_run_id
 from server.store import Store
 
 __all__ = [
     "LaunchError",
+    "active_runs_of",
     "describe_run",
     "find_run",
     "last_heard",
@@ -205,6 +207,16 @@ def result_of(hub: Path, run_id: str) -> Result:
 
     with open_store(hub) as store:
         return federation_result(store, run_id)
+
+
+def active_runs_of(hub: Path, site: str) -> list[str]:
+    """Return the runs that go on and in which a site takes part, the newest first."""
+    with open_store(hub) as store:
+        return [
+            run.run_id
+            for run in store.runs()
+            if run.status in ACTIVE and site in (run.invited if run.sites is None else run.remaining)
+        ]
 
 
 def last_heard(store: Store) -> dict[str, datetime.datetime]:

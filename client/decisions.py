@@ -87,6 +87,12 @@ class Approvals(BaseModel):
             )
         return self.approve(plan_hash, approval.model_copy(update={"withdrawn_at": now}))
 
+    def withdraw_all(self, now: datetime.datetime) -> Approvals:
+        """Return the decisions with every one taken back that holds."""
+        held = {key: one for key, one in self.by_hash.items() if one.withdrawn_at is None}
+        gone = {key: one.model_copy(update={"withdrawn_at": now}) for key, one in held.items()}
+        return self.model_copy(update={"by_hash": {**self.by_hash, **gone}})
+
     def signed(self, plan_hash: str, roster_hash: str) -> SignedApproval | None:
         """Return the approval that the other sites are shown, or None."""
         approval = self.by_hash.get(plan_hash)

@@ -1,6 +1,7 @@
 """The guard: everything that must hold before a question is worked on and before an answer leaves, in one order.
 
-    admit:   decode -> words -> plan is ours -> roster -> both approved, not paused -> run unchanged -> gate
+    admit:   decode -> words -> run not from before a restoration -> plan is ours -> roster
+             -> both approved, not paused -> history whole -> run unchanged -> gate
              -> answered before? -> order of rounds -> parameters of an honest fit
     release: all of that again -> gate on the draft -> under differential privacy: debit, noise -> mask
              -> keep the bytes and the state -> ledger (fsync) -> mark as entered -> return
@@ -33,6 +34,7 @@ from client.approvals import gate_floors, load_approvals, verify_plan
 from client.approved import Approved, JudgePlan
 from client.entries import refusal_entry, release_entry
 from client.guard_protocol import Answer, Run
+from client.heads import verify_held
 from client.held import log_held
 from client.members import closeness, load_members
 from client.noising import Noising, honest_verdict
@@ -47,6 +49,8 @@ from client.questions import (
     refuse_if,
 )
 from client.received import load_roster
+from client.restored import load_restored, restored_verdict, run_verdict
+from client.run_notes import note_storage_refusal
 from client.secure import SecureSite, run_of, survivors_of
 from client.settings import DatasetBudget, load_settings
 from client.state import SitePaths, TablesDigest, freeze_optout, place_of, source_digest
@@ -261,7 +265,10 @@ class SiteGuard:
             RefusedError: With the code of the first rule that it breaks.
         """
         request = asked.request
+        restored = load_restored(self._paths)
+        refuse_if(run_verdict(restored, request.run_id))
         plan, roster_hash = self._approved.of(request, self._now().date())
+        refuse_if(restored_verdict(restored, plan))
         if isinstance(request, RoundRequest):
             refuse_if(gate.admit(request, plan))
         run = self._answers.run(request.run_id)
@@ -359,6 +366,7 @@ class SiteGuard:
             code = refused.code
         except (StorageError, LedgerBrokenError) as error:  # their sentences are ours, without values
             log.error("%s", error)
+            note_storage_refusal(self._paths.home)
             code = Code.STORAGE_FAILED
         except BudgetBrokenError as error:
             log.error("%s", error)
@@ -392,6 +400,7 @@ def open_guard(home: Path) -> SiteGuard:
     settings = load_settings(home)
     digests = TablesDigest()
     paths = SitePaths(home)
+    verify_held(home)
     return SiteGuard(
         paths,
         site=SecureSite(settings.name, lambda: load_identity(paths)),

@@ -265,6 +265,20 @@ def read_head(path: Path) -> Head:
     return _read_head(path)
 
 
+def write_head(path: Path) -> Head:
+    """Write the head file of a ledger that came without one from a backup, its chain verified; return where it ends.
+
+    Raises:
+        LedgerBrokenError: At the first line that is not what the site wrote.
+        StorageError: When it cannot be read or written.
+    """
+    last = None
+    for entry in entries(path):
+        last = entry
+    _write_head(path, head_of(last))
+    return head_of(last)
+
+
 def rounded_count(n_patients: int) -> int:
     """Return a count of patients as it may be kept (`schemas.shown`), 0 for fewer than ten."""
     return rounded(n_patients) or 0

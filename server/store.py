@@ -167,12 +167,20 @@ class Store:
 
         Raises:
             UnknownRunError: When there is no such run.
-            RunExistsError: When the run is done, so that nothing is left to resume.
+            RunExistsError: When the run is done, so that nothing is left to resume, or was begun before this hub was
+                restored from a backup.
         """
         message = "To be resumed from its last complete round."
         with self.writer.begin() as connection:
-            if _run_row(connection, run_id).status == "done":
+            row = _run_row(connection, run_id)
+            if row.status == "done":
                 raise RunExistsError(f"The run {run_id} is done: launch the study again for another run.")
+            restored = connection.execute(sa.select(sa.func.max(db.restorations.c.at))).scalar_one()
+            if restored is not None and row.created_at <= restored:
+                raise RunExistsError(
+                    f"The hub was restored from a backup after the run {run_id} had begun. Its sites may have "
+                    "answered more of it than the backup knows, so it is not resumed: launch the study again."
+                )
             _update(connection, run_id, stop_requested_at=None, finished_at=None, status="created", message=message)
 
     # ------------------------------------------------------------ rounds
