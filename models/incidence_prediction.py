@@ -34,7 +34,7 @@ from schemas.cohort import Cohort
 
 __all__ = [
     "Incidence", "incidence_at_means", "incidence_contributions", "incidence_difference", "incidence_gradient",
-    "predict_incidence",
+    "log_log_ends", "predict_incidence",
 ]  # fmt: skip
 
 _LARGEST_LOG = 600.0
@@ -119,9 +119,9 @@ def predict_incidence(
         gradient = -free[i][None, :, None] * shares * factor[:, None, None]
         free_error[i] = _error(kinds, gradient, row)
     z = NormalDist().inv_cdf(0.5 + level / 2)
-    lower, upper = _log_log(values, errors, z)
+    lower, upper = log_log_ends(values, errors, z)
     # The interval of 1 - S on the same scale is that of log(-log S).
-    happened_lower, happened_upper = _log_log(1 - free, free_error, z)
+    happened_lower, happened_upper = log_log_ends(1 - free, free_error, z)
     return Incidence(times, log_hazards, values, lower, upper, free, 1 - happened_upper, 1 - happened_lower)
 
 
@@ -289,8 +289,14 @@ def _error(
     return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
 
-def _log_log(share: Floats, error: Floats, z: float) -> tuple[Floats, Floats]:
-    """Return the ends 1 - (1 - F)^exp(-+ z se) on the complementary log-log scale; a share of 0 or 1 is its own."""
+def log_log_ends(share: Floats, error: Floats, z: float) -> tuple[Floats, Floats]:
+    """Return the ends of an interval of F on the complementary log-log scale; a share of 0 or 1 is its own.
+
+    Args:
+        share: F.
+        error: Its standard error, by the delta method on log(-log(1 - F)): 1 - (1 - F)^exp(-+ z se).
+        z: Standard normal quantile.
+    """
     inside = (share > 0) & (share < 1)
     left = np.where(inside, 1 - share, 0.5)
     scaled = np.where(inside, error, 0.0) / (left * -np.log(left))
