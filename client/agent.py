@@ -49,13 +49,16 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode.nodestate import NodeStateFactory
 
 from client.guard_protocol import Answer, Guard, Run
+from client.heads import keep_countersigned
 from client.hub_check import REASONS, check_hub, clock_offset_s, clock_sentence, forget_trouble, note_trouble
 from client.link import AgentEnd, LateError, lock_instance
 from client.model_fetch import keep_in_touch
+from client.run_notes import note_heard, prepare_notes
 from client.settings import SiteSettings, load_settings
 from schemas import audited
 from schemas.errors import ArchipelError
 from schemas.headers import INSTANCE_HEADER, REASON_HEADER, TIME_HEADER
+from schemas.logs import configure_logging
 from schemas.processes import die_with_parent
 from schemas.wire import (
     POLL_S,
@@ -75,6 +78,7 @@ log = logging.getLogger("archipel.site")
 
 _OBJECTS_OF_A_MESSAGE = 3  # the message, its record dictionary, its one record
 _RECONNECT_S = 2
+_NOTE_HEARD_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,7 @@ class _ExplainingAuth(NodeAuthHttpInterceptor):
     home = Path()
     _said = ""
     _may_be_noted = True  # by the agent before this one, which the hub's refusal ended
+    _heard = 0.0
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers[INSTANCE_HEADER] = self.instance
@@ -260,6 +265,9 @@ class _ExplainingAuth(NodeAuthHttpInterceptor):
         elif not response.is_error and self._may_be_noted:
             forget_trouble(self.home)
             self._may_be_noted = False
+        if not response.is_error and time.monotonic() - self._heard >= _NOTE_HEARD_S:
+            note_heard(self.home)
+            self._heard = time.monotonic()
         return response
 
 
@@ -310,18 +318,18 @@ def main(arguments: Sequence[str] | None = None, *, open_guard: Callable[[Path],
     parser = argparse.ArgumentParser(prog="client.agent", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--home", type=Path, required=True)
     home = parser.parse_args(arguments).home.resolve()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_logging({"flwr": logging.CRITICAL, "httpx": logging.WARNING})
     try:
         die_with_parent()
         verify_flower(audited.AGENT)
         settings = load_settings(home)
         _ExplainingAuth.instance = lock_instance(home)
         _ExplainingAuth.home = home
+        prepare_notes(home)
         guard = (open_guard or _open_guard)(home)
         link = AgentEnd(home)
         keep_in_touch(home)
+        keep_countersigned(home)
         connect(home, Agent(guard, link.ask), settings)
     except (FlowerDiffersError, ArchipelError) as error:
         log.error("%s", error)
