@@ -71,7 +71,9 @@ class Recalibration:
 def recalibration_of(
     artefact: Artefact, unseen: Cohort, horizon: float, *, slope: float, slope_variance: float, level: float
 ) -> Recalibration | None:
-    """Return a hospital's recalibration; None for a model that is not linear, or does not tell how sure it is.
+    """Return a hospital's recalibration; None where the model does not tell how sure it is.
+
+    None too for a network and a model of competing events, which are never corrected.
 
     Args:
         artefact: The model.
@@ -81,7 +83,7 @@ def recalibration_of(
         slope_variance: Of the same fit.
         level: a.
     """
-    if artefact.manifest.network is not None or not _tells(artefact):
+    if artefact.manifest.network is not None or artefact.manifest.causes or not _tells(artefact):
         return None
     x, eta = model_matrix(artefact, unseen), log_hazards(artefact, unseen)
     shares = interval_shares(artefact, 0.0, np.minimum(unseen.time, horizon))

@@ -8,6 +8,11 @@ The slope is the coefficient of the log hazard in a Cox model on exact times (va
 Medicine 19:3401). The level is observed over expected events until the last horizon, the expected ones from the
 compensator of the counting process (Andersen & Gill 1982), with the exact Poisson interval. The intercept goes with
 the slope: with both applied as many events are expected as were observed.
+
+Where events compete, slope and concordance are those of the hazard of the event of interest, other events censored.
+The level is its observed cumulative incidence (Aalen & Johansen 1978) over the mean of the predicted ones: what the
+page shows hangs on the hazards of all kinds. The interval is that of the observed one, on the complementary log-log
+scale.
 """
 
 from __future__ import annotations
@@ -28,8 +33,12 @@ from client.page.shapes import SiteCalibration
 from client.settings import SiteSettings, load_settings
 from client.state import TablesDigest
 from models.calibration import calibration_slope
+from models.cause import causes_of
 from models.concordance import pairs_of_each, ratio_variance
+from models.cumulative_incidence import aalen_johansen
+from models.incidence_prediction import log_log_ends, predict_incidence
 from models.prediction import cumulative_hazard_between, log_hazards
+from models.recalibration import recalibration_of
 from models.step import DivergedError
 from schemas.artefact import Artefact
 from schemas.cohort import Cohort
@@ -122,25 +131,31 @@ def calibration_of(artefact: Artefact, unseen: Cohort, horizon: float) -> SiteCa
         return SiteCalibration(horizon, patients=patients, events=events, reason="failed")
     observed = float(has_event.sum())
     baseline = _baseline(artefact, unseen, horizon)
-    expected = float(baseline @ np.exp(np.minimum(eta, _LARGEST_LOG)))
     scaled = float(baseline @ np.exp(np.clip(slope * eta, -_LARGEST_LOG, _LARGEST_LOG)))
-    if not 0 < expected < np.inf or not 0 < scaled < np.inf:
+    has_kinds = bool(artefact.manifest.causes)
+    ratio = _incidence_ratio(artefact, unseen, horizon) if has_kinds else _event_ratio(observed, baseline, eta)
+    if ratio is None or not 0 < scaled < np.inf:
         return SiteCalibration(horizon, patients=patients, events=events, reason="failed")
+    intercept = float(np.log(observed / scaled))
     c, c_error = _concordance(unseen, eta)
     return SiteCalibration(
         horizon=horizon,
         slope=slope,
         slope_low=slope - _NORMAL * error,
         slope_high=slope + _NORMAL * error,
-        intercept=float(np.log(observed / scaled)),
-        observed_over_expected=observed / expected,
-        observed_low=float(gammaincinv(observed, 0.025)) / expected,
-        observed_high=float(gammaincinv(observed + 1, 0.975)) / expected,
+        intercept=intercept,
+        observed_over_expected=ratio[0],
+        observed_low=ratio[1],
+        observed_high=ratio[2],
         c=c,
         c_low=max(c - _NORMAL * c_error, 0.0),
         c_high=min(c + _NORMAL * c_error, 1.0),
         patients=patients,
         events=events,
+        # A correction of one kind of event alone is never applied (`client.page.prognosis`).
+        recalibration=None
+        if has_kinds
+        else recalibration_of(artefact, unseen, horizon, slope=slope, slope_variance=error**2, level=intercept),
     )
 
 
@@ -149,6 +164,30 @@ def _baseline(artefact: Artefact, cohort: Cohort, horizon: float) -> Floats:
     until = cumulative_hazard_between(artefact, 0.0, np.minimum(cohort.time, horizon))
     entered = cumulative_hazard_between(artefact, 0.0, np.minimum(cohort.entry, horizon))
     return until - entered
+
+
+def _event_ratio(observed: float, baseline: Floats, eta: Floats) -> tuple[float, float, float] | None:
+    """Return observed over expected events with its 95 % interval; None where nothing is expected."""
+    expected = float(baseline @ np.exp(np.minimum(eta, _LARGEST_LOG)))
+    if not 0 < expected < np.inf:
+        return None
+    ends = gammaincinv(observed, 0.025), gammaincinv(observed + 1, 0.975)
+    return observed / expected, float(ends[0]) / expected, float(ends[1]) / expected
+
+
+def _incidence_ratio(artefact: Artefact, unseen: Cohort, horizon: float) -> tuple[float, float, float] | None:
+    """Return observed over predicted incidence of the event of interest until the horizon, with its interval."""
+    kind, time = causes_of(unseen), unseen.time
+    times = np.unique(time[(kind > 0) & (time <= horizon)])
+    at_risk = np.array([((unseen.entry < t) & (time >= t)).sum() for t in times], dtype=np.float64)
+    kinds = range(1, len(artefact.manifest.causes) + 1)
+    events = np.array([[((time == t) & (kind == one)).sum() for t in times] for one in kinds], dtype=np.float64)
+    incidence, error = aalen_johansen(at_risk, events)
+    expected = float(predict_incidence(artefact, unseen, np.array([horizon])).incidence[0].mean())
+    low, high = log_log_ends(incidence[0, -1:], error[0, -1:], _NORMAL)
+    if not expected > 0:
+        return None
+    return float(incidence[0, -1]) / expected, float(low[0]) / expected, float(high[0]) / expected
 
 
 def _concordance(cohort: Cohort, eta: Floats) -> tuple[float, float]:

@@ -42,6 +42,8 @@ from models.prediction import (
     model_matrix,
     predict,
 )
+from models.prediction import Curve as Predicted
+from models.recalibration import Recalibration, predict_recalibrated, recalibrated_difference
 from schemas.artefact import Artefact
 from schemas.artefact_manifest import ArtefactColumn
 from schemas.cohort import Cohort
@@ -59,10 +61,15 @@ _GRID_POINTS = 60
 
 @dataclass(frozen=True)
 class _Scale:
-    """How the log cumulative hazard is changed by this site's calibration: intercept + slope * log hazard."""
+    """How the log cumulative hazard is changed by this site's calibration: intercept + slope * log hazard.
+
+    Attributes:
+        sure: How sure both are; None where the model does not tell how sure it is.
+    """
 
     slope: float
     intercept: float
+    sure: Recalibration | None
 
 
 def prognose(model: OpenModel, row: Row, *, asked: Asked) -> Prognosis | Refused:
@@ -132,7 +139,7 @@ def _scale(artefact: Artefact, asked: Asked) -> _Scale | None:
     if manifest.network is not None or manifest.causes:
         return None
     slope, intercept = known.slope or 0.0, known.intercept or 0.0
-    return _Scale(slope, intercept) if slope > 0 else None
+    return _Scale(slope, intercept, known.recalibration) if slope > 0 else None
 
 
 def _calibration_notices(artefact: Artefact, asked: Asked, scale: _Scale | None) -> tuple[Notice, ...]:
@@ -165,15 +172,9 @@ def _risks(
 ) -> tuple[tuple[HorizonRisk, ...], Curve]:
     """Return one patient's survival at the horizons and along the curve."""
     asked = np.concatenate((horizons, times))
-    if scale is None:
-        found = predict(artefact, patient, asked, start=start)
-        survival, low, high = found.survival[0], found.lower, found.upper
-        ends = None if low is None or high is None else (low[0], high[0])
-    else:
-        hazard = cumulative_hazard_between(artefact, start, asked)
-        eta = float(log_hazards(artefact, patient)[0])
-        survival = np.exp(-hazard * math.exp(scale.intercept + scale.slope * eta))
-        ends = None
+    found = _predicted(artefact, patient, asked, start, scale)
+    survival, low, high = found.survival[0], found.lower, found.upper
+    ends = None if low is None or high is None else (low[0], high[0])
     n = len(horizons)
     at = tuple(
         HorizonRisk(float(time), float(survival[i]), *((None, None) if ends is None else _pair(ends, i)))
@@ -182,6 +183,17 @@ def _risks(
     low_band, high_band = (None, None) if ends is None else (_floats(ends[0][n:]), _floats(ends[1][n:]))
     is_step = artefact.manifest.exact_times
     return at, Curve(_floats(times), _floats(survival[n:]), low_band, high_band, steps=is_step)
+
+
+def _predicted(artefact: Artefact, patient: Cohort, times: Floats, start: float, scale: _Scale | None) -> Predicted:
+    if scale is None:
+        return predict(artefact, patient, times, start=start)
+    if scale.sure is not None:
+        return predict_recalibrated(artefact, scale.sure, patient, times, start=start)
+    hazard = cumulative_hazard_between(artefact, start, times)
+    eta = log_hazards(artefact, patient)
+    survival = np.exp(-hazard * np.exp(scale.intercept + scale.slope * eta)[:, None])
+    return Predicted(times, eta, survival, None, None)
 
 
 def _cohort_curve(artefact: Artefact, times: Floats, start: float, scale: _Scale | None) -> Curve:
@@ -299,11 +311,14 @@ def _differences(
     start: float,
     scale: _Scale | None,
 ) -> tuple[HorizonRisk, ...]:
-    if scale is not None:
+    if scale is not None and scale.sure is None:
         pairs = zip(control.horizons, treated.horizons, strict=True)
         return tuple(HorizonRisk(b.time, b.survival - a.survival, None, None) for a, b in pairs)
     times = np.array([one.time for one in control.horizons])
-    found = arm_difference(artefact, patients[False], patients[True], times, start=start)
+    if scale is not None and scale.sure is not None:
+        found = recalibrated_difference(artefact, scale.sure, patients[False], patients[True], times, start=start)
+    else:
+        found = arm_difference(artefact, patients[False], patients[True], times, start=start)
     ends = None if found.lower is None or found.upper is None else (found.lower[0], found.upper[0])
     return tuple(
         HorizonRisk(float(time), float(found.value[0, i]), *((None, None) if ends is None else _pair(ends, i)))

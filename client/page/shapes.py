@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.recalibration import Recalibration
+
 __all__ = [
     "CALIBRATION_REASONS", "CODES", "Arm", "Asked", "Curve", "FormField", "HorizonRisk", "IncidenceCurve", "Kind",
     "KindRisk", "LayerShare", "Moved", "Notice", "Prognosis", "Refused", "Row", "SiteCalibration",
@@ -151,6 +153,7 @@ class SiteCalibration:
         patients: As people may see the count.
         events: Likewise.
         reason: One of `CALIBRATION_REASONS` where there are no figures; else empty.
+        recalibration: How sure slope and intercept are; None where the model does not tell how sure it is itself.
     """
 
     horizon: float
@@ -167,6 +170,7 @@ class SiteCalibration:
     patients: str = ""
     events: str = ""
     reason: str = ""
+    recalibration: Recalibration | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_known(self) -> bool:

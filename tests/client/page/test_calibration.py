@@ -13,12 +13,13 @@ from client.page.open_model import OpenModel
 from client.page.patients import Patients
 from models.compile import compile_plan
 from models.concordance import harrell
-from models.prediction import cumulative_hazard_between, log_hazards
+from models.incidence_prediction import predict_incidence
+from models.prediction import cumulative_hazard_between, log_hazards, model_matrix
 from schemas.artefact import Artefact, ArtefactColumn, Manifest
 from schemas.cohort import Cohort, Layer
 from schemas.design import design_columns
 from schemas.study import load_study
-from tests.client.page.page_kit import small_model
+from tests.client.page.page_kit import competing_model, small_model
 from tests.client.page.test_patients import members, site
 from tests.models.test_prediction import cox_model
 from tests.reference.cohorts import read_demo
@@ -97,6 +98,52 @@ def test_the_slope_of_a_cox_model_on_those_who_trained_it_is_1() -> None:
     found = calibration_of(model, reference.pooled, horizon)
     assert found.slope == pytest.approx(1.0, abs=0.02)  # Breslow's ties there, Efron's here
     assert found.observed_over_expected == pytest.approx(1.0, abs=1e-9)
+
+
+def competing_cohort(n: int, *, level: float = 1.0, other_level: float = 1.0) -> Cohort:
+    """Patients whose three kinds of event happen at the rates of the small model of competing events."""
+    rng, model = np.random.default_rng(7), competing_model().artefact
+    everybody = replace(cohort(n), outcome=np.zeros(n))
+    x, times = model_matrix(model, everybody), np.arange(1.0, 2001.0)
+    reached = []
+    for number, factor in ((1, level), (2, other_level), (3, 1.0)):
+        own = model.of_cause(number)
+        hazard = np.interp(times, np.append(0.0, model.edges), np.append(0.0, own["cumulative_hazard"]))
+        wanted = rng.exponential(size=n) / (factor * np.exp(x @ own["beta"]))
+        place = np.searchsorted(hazard, wanted)
+        reached.append(np.where(place < times.size, times[np.minimum(place, times.size - 1)], np.inf))
+    first, censored = np.min(reached, axis=0), rng.uniform(500, 2000, n)
+    kind = np.where(first <= censored, 1.0 + np.argmin(reached, axis=0), 0.0)
+    return replace(everybody, time=np.minimum(first, censored), event=kind == 1, outcome=kind)
+
+
+def test_where_events_compete_the_level_is_observed_over_predicted_incidence() -> None:
+    model = competing_model().artefact
+    found = calibration_of(model, competing_cohort(6000), HORIZON)
+    assert found.slope == pytest.approx(1.0, abs=0.12)
+    assert found.observed_over_expected == pytest.approx(1.0, abs=0.08)
+    assert found.observed_low is not None
+    assert found.observed_high is not None
+    assert found.observed_low < 1 < found.observed_high
+    more = calibration_of(model, competing_cohort(6000, level=2.0), HORIZON)
+    assert more.observed_over_expected is not None
+    assert 1.5 < more.observed_over_expected < 2.0  # of twice the hazard a part is forestalled
+    # Twice as many deaths leave fewer relapses at the same hazard of relapse, and the level says so.
+    fewer = calibration_of(model, competing_cohort(6000, other_level=3.0), HORIZON)
+    assert fewer.observed_over_expected is not None
+    assert fewer.observed_over_expected < 0.92
+    assert fewer.slope == pytest.approx(1.0, abs=0.12)
+
+
+def test_without_censoring_the_observed_incidence_is_a_share() -> None:
+    model = competing_model().artefact
+    everybody = competing_cohort(800)
+    kind = np.where(everybody.outcome > 0, everybody.outcome, 0.0)
+    whole = replace(everybody, time=np.where(kind > 0, everybody.time, 1e6), outcome=kind)
+    found = calibration_of(model, whole, HORIZON)
+    share = ((kind == 1) & (whole.time <= HORIZON)).mean()
+    expected = predict_incidence(model, whole, np.array([HORIZON])).incidence[0].mean()
+    assert found.observed_over_expected == pytest.approx(share / expected)
 
 
 def test_nothing_is_said_of_few_patients_or_few_events() -> None:

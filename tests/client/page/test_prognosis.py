@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client.page.calibration import calibration_of
 from client.page.open_model import OpenModel
 from client.page.prognosis import prognose
 from client.page.rows import patient_of, with_arm
 from client.page.shapes import Asked, Moved, Prognosis, Row, SiteCalibration
 from models.prediction import contributions, cumulative_hazard_between, log_hazards, predict
+from models.recalibration import predict_recalibrated
 from models.step import Floats
 from schemas.artefact import Artefact, Manifest
 from tests.client.page.page_kit import ASKED, TODAY, codes, small_model, small_row, with_cells
+from tests.client.page.test_calibration import cohort
 from tests.models.test_prediction import CASES, cox_model
 from tests.reference.cohorts import numbers, read, read_demo
 
@@ -215,6 +218,29 @@ def test_applied_calibration_is_the_curve_at_the_calibrated_log_hazard() -> None
     total = sum(one.points for one in found.moved)
     at_means = math.exp(-hazard[1] * math.exp(0.3))
     assert total == pytest.approx(100 * (at_means - expected[1]), abs=1e-10)
+
+
+def test_applied_calibration_has_the_interval_of_model_and_hospital_together() -> None:
+    """Shown is what `models.recalibration` says, for curve, arms and their difference."""
+    model, horizons = small_model().artefact, np.array([1095.0, 1825.0])
+    patient = patient_of(model, small_row(blocks=BLOCK))
+    for n in (150, 1500):
+        known = calibration_of(model, cohort(n, 9, slope=0.7, level=1.3), 1825.0)
+        assert known.recalibration is not None
+        found = told(asked=replace(ASKED, calibration=known, recalibrate=True))
+        expected = predict_recalibrated(model, known.recalibration, patient, horizons)
+        assert expected.lower is not None
+        assert expected.upper is not None
+        assert [one.low for one in found.horizons] == pytest.approx(expected.lower[0])
+        assert [one.high for one in found.horizons] == pytest.approx(expected.upper[0])
+        assert [one.survival for one in found.horizons] == pytest.approx(expected.survival[0])
+        assert "interval-none" not in codes(found)
+        control, treated = (one.horizons for one in found.arms)
+        for before, after, between in zip(control, treated, found.arms[1].difference, strict=True):
+            assert between.survival == pytest.approx(after.survival - before.survival)
+            assert between.low is not None
+            assert between.high is not None
+            assert between.low < between.survival < between.high
 
 
 @pytest.mark.parametrize("slope", [0.0, -0.4])
