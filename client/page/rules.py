@@ -123,7 +123,8 @@ def horizons_of(artefact: Artefact, asked: Asked) -> Horizons:
             withheld.append(Notice("floor-unknown"))
         elif events < EVENT_FLOOR:
             values: dict[str, str | float] = {"horizon": horizon, "unit": unit, "floor": float(EVENT_FLOOR)}
-            withheld.append(Notice("below-event-floor", values))
+            is_exact = manifest.epsilon is None
+            withheld.append(Notice("below-event-floor" if is_exact else "floor-unsure", values))
         else:
             shown.append(horizon)
     return Horizons(tuple(shown), tuple(withheld))

@@ -35,6 +35,7 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "no-horizon": (),
     "floor-unknown": (),
     "below-event-floor": ("horizon", "unit", "floor"),
+    "floor-unsure": ("horizon", "unit", "floor"),
     "beyond-horizons": ("horizon", "last", "unit"),
     "beyond-follow-up": ("time", "last", "unit"),
     "required-missing": ("column",),
@@ -59,7 +60,6 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "few-competing": ("event", "horizon", "unit", "floor"),
     "interval-none": (),
     "interval-shrunken": (),
-    "horizon-withheld": ("horizon", "unit", "floor"),
 }
 """Every code of a `Notice`, with the names of its `values`."""
 

@@ -31,11 +31,15 @@ NOTICES: Mapping[str, str] = {
     ),
     "no-horizon": N_("The model names no horizon, so there is no time at which this page may show a number."),
     "floor-unknown": N_(
-        "The model does not say how many had the event by its horizons, so no number of it is shown."
+        "The model does not say how many of those who trained it had the event in this time, so no number is shown."
     ),
     "below-event-floor": N_(
         "Fewer than %(floor)s of those who trained the model had the event by %(horizon)s, so there is no estimate "
         "there."
+    ),
+    "floor-unsure": N_(
+        "It is not sure that %(floor)s of those who trained the model had the event by %(horizon)s, since they were "
+        "counted with noise for their privacy; so there is no estimate there."
     ),
     "beyond-horizons": N_("%(horizon)s lies beyond the last horizon of the model (%(last)s)."),
     "beyond-follow-up": N_("%(time)s lies beyond what was observed of those who trained the model (%(last)s)."),
@@ -74,7 +78,6 @@ NOTICES: Mapping[str, str] = {
     ),
     "interval-none": N_("The model does not tell how sure it is, so no interval is shown."),
     "interval-shrunken": N_("The model is penalised: its interval tends to be too narrow where the data say little."),
-    "horizon-withheld": N_("Nothing is shown at %(horizon)s: fewer than %(floor)s had the event by then."),
     "not-recalibrated-competing": N_(
         "This site's administrator chose to correct the risks to its own patients, and they are not corrected: where "
         "events compete, the correction of one kind alone would leave the others as they are."
