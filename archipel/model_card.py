@@ -24,6 +24,7 @@ __all__ = ["card_text", "make_card", "render_card", "write_card"]
 
 _STATIC = Path(__file__).parent / "static"
 _LONGEST_TABLE = 200
+_LONGEST_ENDPOINT = 300
 _MISSING = (
     "A missing cell counts as the mean of the training patients. A patient without a layer has no part of the "
     "prediction from it. Of every prediction the page says which inputs were missing."
@@ -57,6 +58,10 @@ _TRIPOD = {
     "27 Usability": "intended use, not for, missing values",
 }
 """TRIPOD+AI's items (Collins et al. 2024) and the section of the card that answers each."""
+_TRIPOD_COMPETING = {
+    "12 Analytical methods": "method (one model for each kind of event), penalty, evaluation",
+    "15 Model output": "cumulative incidence of each kind of event with interval, at the horizons",
+}
 
 
 def make_card(
@@ -89,7 +94,7 @@ def make_card(
         intended_use=manifest.intended_use,
         not_for=manifest.not_for,
         expires=manifest.expires,
-        endpoint=study.endpoint.label,
+        endpoint=_endpoint(study, artefact),
         time_unit=result.study.time_unit,
         horizons=study.endpoint.horizons_days,
         eligibility=_eligibility(study),
@@ -98,7 +103,7 @@ def make_card(
         n_patients=manifest.n_patients,
         n_events=manifest.n_events,
         events_by_horizon=tuple((one.horizon, one.events) for one in manifest.events_by_horizon),
-        method=wording.METHODS.get(result.method, result.method),
+        method=_method(result, artefact),
         penalty=wording.penalty(result),
         predictors=_predictors(result, artefact),
         layers=_layers(artefact),
@@ -111,7 +116,7 @@ def make_card(
         attack=attack,
         attack_reason=attack_reason,
         limits=_limits(result, artefact, attack),
-        tripod=_TRIPOD,
+        tripod=_TRIPOD | (_TRIPOD_COMPETING if manifest.causes else {}),
     )
 
 
@@ -160,6 +165,23 @@ def _spoken_attack(card: ModelCard) -> str:
         return f"no membership attack was run: {card.attack_reason}"
     attack = card.attack
     return f"membership AUC {attack.auc:.2f} ({attack.lower:.2f}-{attack.upper:.2f}); 0.50 is guessing"
+
+
+def _endpoint(study: Study, artefact: Artefact) -> str:
+    """Return the event that is predicted; where events compete, with the others and how many had them."""
+    causes = artefact.manifest.causes
+    if not causes:
+        return study.endpoint.label
+    others = ", ".join(f"{cause.code} ({cause.n_events} events)" for cause in causes[1:])
+    return f"{study.endpoint.label or causes[0].code}, before any of: {others}"[:_LONGEST_ENDPOINT]
+
+
+def _method(result: Result, artefact: Artefact) -> str:
+    method = wording.METHODS.get(result.method, result.method)
+    if not artefact.manifest.causes:
+        return method
+    kinds = ", ".join(cause.code for cause in artefact.manifest.causes)
+    return f"{method}; one model for the hazard of each kind of event ({kinds}), the cumulative incidence from all"
 
 
 def _eligibility(study: Study) -> tuple[str, ...]:
@@ -297,6 +319,16 @@ def _limits(result: Result, artefact: Artefact, attack: MembershipAttack | None)
             "Coefficients are shrunken by a penalty, and intervals are about the shrunken ones: they cover less "
             "often than they say where the penalty is far from what the data say."
         )
+    if causes := artefact.manifest.causes:
+        limits.append(
+            f"C-index, calibration slope and hazard ratios are of the hazard of {causes[0].code} alone, other events "
+            "censored; how right the predicted incidence is on unseen patients is not known."
+        )
+        limits += [
+            f"Fewer than ten had {one.code}: what is said of it by itself is hardly known."
+            for one in causes[1:]
+            if one.n_events == "<10"
+        ]
     federated = result.evaluation.get("federated")
     if adjusted := [layer.name for layer in artefact.manifest.layers if layer.adjust]:
         limits.append(

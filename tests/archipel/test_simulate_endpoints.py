@@ -19,6 +19,7 @@ from models.incidence_prediction import predict_incidence
 from schemas.artefact import OF_CAUSE, read_artefact
 from schemas.result import Result, parse_result
 from schemas.study import load_study
+from tests.archipel.competing_study import write_competing_study
 from tests.archipel.pages import assert_self_contained, read
 from tests.archipel.test_terminal import shown
 from tests.site_folders import write_cohort
@@ -57,24 +58,7 @@ def treatment(cgd: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Resu
 @pytest.fixture(scope="module")
 def competing_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The cgd trial with made-up kinds of event: every third is of the other kind."""
-    folder = tmp_path_factory.mktemp("competing")
-    table = pd.read_csv(CONFIGS / "demo" / "cgd_clinical.csv", keep_default_na=False)
-    kind = np.where(table["event"] == 1, np.where(np.arange(len(table)) % 3 == 0, "other", "infection"), "none")
-    table["event"] = kind
-    rows = [{name: str(cell) for name, cell in row.items()} for row in table.to_dict("records")]
-    write_site_folders(deal_by_centre(rows, "centre"), folder / "sites")
-    dictionary = (CONFIGS / "cgd" / "dictionary.toml").read_text()
-    before = 'name = "event"\ntype = "boolean"'
-    assert before in dictionary
-    after = 'name = "event"\ntype = "category"\ncodes = ["none", "infection", "other"]'
-    (folder / "dictionary.toml").write_text(dictionary.replace(before, after))
-    study = (CONFIGS / "cgd" / "study.toml").read_text()
-    event = 'event = "event"'
-    assert event in study
-    (folder / "study.toml").write_text(
-        study.replace(event, f'{event}\ncause = "infection"\ncompeting = ["other"]').replace("cgd-infection", "two")
-    )
-    return folder / "study.toml", folder / "sites"
+    return write_competing_study(tmp_path_factory.mktemp("competing"))
 
 
 @pytest.fixture(scope="module")
