@@ -10,11 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from archipel.demo_sites import make_sites
-
 
 def main(site: str, folder: Path) -> None:
-    """Write the tables, the clinical one last: when it is there, all are."""
+    """Write the tables, the clinical one last: when it is there, all are, and a second call does nothing."""
+    if (folder / "clinical.csv").exists():
+        return
+    from archipel.demo_sites import make_sites
+
     with tempfile.TemporaryDirectory() as scratch:
         make_sites("acc", Path(scratch), configs=Path("/configs"))
         for table in sorted((Path(scratch) / site).iterdir(), key=lambda path: path.name == "clinical.csv"):
