@@ -19,8 +19,8 @@ from schemas.headers import TIME_HEADER
 from schemas.processes import run_folder
 
 __all__ = [
-    "REASONS", "HubState", "check_hub", "clock_sentence", "forget_trouble", "note_trouble",
-    "split_address", "trouble",
+    "REASONS", "HubState", "certificate_sentence", "check_hub", "clock_offset_s", "clock_sentence",
+    "forget_trouble", "note_trouble", "split_address", "trouble",
 ]  # fmt: skip
 
 REASONS = {
@@ -125,7 +125,7 @@ def check_hub(address: str, authority: Path, timeout_s: float = 5.0) -> HubState
         response.read()
         clock_s = clock_offset_s(response.getheader(TIME_HEADER), (asked + _now()) / 2)
     except ssl.SSLCertVerificationError as error:
-        return HubState(False, _certificate_sentence(error, address), True)
+        return HubState(False, certificate_sentence(error, address), True)
     except (OSError, http.client.HTTPException):
         way = "the network and the firewall (one outbound port)"
         if proxy is not None:
@@ -172,7 +172,8 @@ def clock_sentence(ahead_s: float) -> str:
     )
 
 
-def _certificate_sentence(error: ssl.SSLCertVerificationError, address: str) -> str:
+def certificate_sentence(error: ssl.SSLCertVerificationError, address: str) -> str:
+    """Return why the certificate at `address` is not the hub's, and what to do."""
     if "expired" in error.verify_message:
         return f"The certificate of {address} has expired. Ask the hub's administrator to renew it."
     if "mismatch" in error.verify_message or "not valid for" in error.verify_message:
