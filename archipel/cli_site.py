@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archipel import cli_site_accounts, cli_site_models, cli_site_view
+from archipel import cli_keeping, cli_site_accounts, cli_site_models, cli_site_view
 from archipel.cli_common import SITE, AsJson, SiteHome, ask, command_group, print_json, say, verify_not_running
 from schemas.errors import ArchipelError
 
@@ -82,11 +82,17 @@ def join(
     """Accept the hub's kit: verifies signature and expiry, then keeps the hub's authority and address."""
     from archipel.enrol import fingerprint
     from archipel.homes import join_site, read_kit_for, read_limited, utc_now
+    from client.restored import history_of
 
     content = read_limited(kit)
     offered = read_kit_for(home, content, utc_now())
     say(f"The kit is for the site {offered.site}, from the hub at {offered.hub_address}.")
     say(f"Fingerprint of the hub: {fingerprint(offered.hub_public_key)}")
+    history = history_of(home, offered.ledger_head, offered.heads_public_key)
+    if history is not None:
+        say(f"What this restored site has lost: {history.sentence}")
+        if history.verdict == "unknown":
+            say("That is for good once this kit is joined. Ask the hub for a kit with a head, where it has one.")
     if not yes and not ask("Is this the fingerprint that the hub's administrator reads out?"):
         raise DeclinedError("Nothing was changed. Ask the hub's administrator for a new kit, by another way.")
     join_site(home, content, utc_now())
@@ -233,14 +239,16 @@ def resume(home: SiteHome = SITE, by: Who = None) -> None:
 
 @app.command()
 def up(home: SiteHome = SITE) -> None:
-    """Run the site until Ctrl-C or SIGTERM; processes that die are started again. Logs are in HOME/logs."""
+    """Run the site until Ctrl-C or SIGTERM; processes that die are started again.
+
+    Logs are in HOME/logs, or on standard output as JSON lines where the settings say `logs = "stdout"`.
+    """
     from client.site_process import serve
     from schemas.processes import die_with_parent
 
     die_with_parent()
     verify_not_running(home, "site")
-    say(f"Starting the site in {home.resolve()}. `archipel site status` shows how it is, logs/ why; Ctrl-C ends it.")
-    raise typer.Exit(serve(home))
+    raise typer.Exit(serve(home, say))
 
 
 @app.command()
@@ -253,6 +261,37 @@ def status(home: SiteHome = SITE, as_json: AsJson = False) -> None:
         print_json(found.to_dict())
         return
     show_site_status(found)
+
+
+@app.command()
+def doctor(home: SiteHome = SITE, as_json: AsJson = False) -> None:
+    """Look at everything that may be wrong with this site, and say what to do; it need not run.
+
+    Settings, kernel, versions, folder, keys, disk, opt-outs, plans, ledger, tables, kit, processes, and the way to
+    the hub: proxy, name, port, TLS, hub, clock, enrolment. All are looked at, also when one fails. For a monitoring
+    system: exit code 0 where nothing is a problem, warnings allowed; 1 where something is.
+    """
+    from archipel.doctor import show_diagnosis
+
+    raise typer.Exit(show_diagnosis(home, as_json=as_json))
+
+
+@app.command()
+def health(home: SiteHome = SITE, as_json: AsJson = False) -> None:
+    """Ask the running site how it is: processes, disk, ledger, privacy budget, certificate and hub.
+
+    For a container's health check or a monitoring system. Exit code 0 where it is healthy, warnings included; 1 where
+    it is not, or does not answer.
+    """
+    from archipel.health import show_health
+
+    raise typer.Exit(show_health(home, "site", as_json=as_json))
+
+
+app.command("backup")(cli_keeping.backup_site)
+app.command("restore")(cli_keeping.restore_site)
+app.command("accept-loss")(cli_keeping.accept_loss)
+app.command("rotate")(cli_keeping.rotate_site)
 
 
 @peers.command("list")
@@ -287,12 +326,15 @@ def forget(
 
 @ledger.command()
 def verify(home: SiteHome = SITE) -> None:
-    """Check every line, the chain and the end of the ledger. Exit code 1 where anything was changed or cut off."""
-    from client.state import ledger_path
-    from privacy.ledger import verify_ledger
+    """Check every line, the chain, the end and the hub's signature of the ledger.
 
-    found = verify_ledger(ledger_path(home))
+    Exit code 1 where anything was changed or cut off.
+    """
+    from client.heads import verify_held
+
+    found = verify_held(home)
     say(f"The ledger is sound: {found.head.count} entries, head {found.head.hash[:16]}.")
+    say(found.sentence)
 
 
 @ledger.command()
