@@ -15,7 +15,6 @@ import datetime
 import ipaddress
 import json
 import secrets
-import socket
 from pathlib import Path
 
 from cryptography import x509
@@ -33,6 +32,7 @@ __all__ = ["HubSettings", "check_hub", "free_port", "hub_init", "load_hub_settin
 
 _AUTHORITY_DAYS = 3650
 _SERVER_DAYS = 825
+_QUIET_PORTS = range(20_000, 32_768)
 
 
 def check_hub(settings: HubSettings) -> list[Fault]:
@@ -148,10 +148,19 @@ def hub_init(
 
 
 def free_port() -> int:
-    """Returns a port of loopback that nothing uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Returns a port of loopback that nothing uses at this moment.
+
+    Drawn from below those that Linux gives to outgoing calls: while the hub is down, one of these could take its
+    port, and a site that calls it in vain could even be connected with itself.
+
+    Raises:
+        OSError: Of a hundred none is free.
+    """
+    for _ in range(100):
+        port = secrets.choice(_QUIET_PORTS)
+        if port_problem("127.0.0.1", port) is None:
+            return port
+    raise OSError(f"no port from {_QUIET_PORTS[0]} to {_QUIET_PORTS[-1]} is free on this machine")
 
 
 def write_private(path: Path, content: bytes) -> None:

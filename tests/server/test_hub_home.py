@@ -143,6 +143,17 @@ def test_a_loopback_hub_listens_on_loopback_only(tmp_path: Path, host: str, list
     assert hub_init(tmp_path / "hub", host, free_port(), free_port()).listen == listen
 
 
+def test_a_free_port_is_one_that_no_outgoing_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        drawn = iter([taken.getsockname()[1], 20_777])
+        monkeypatch.setattr(hub_home.secrets, "choice", lambda ports: next(drawn))
+        assert free_port() == 20_777
+    monkeypatch.undo()
+    assert all(1024 < free_port() < 32_768 for _ in range(20))  # where Linux begins, unless it is told otherwise
+
+
 def test_the_environment_wins_and_its_faults_stand_beside_those_of_the_file(tmp_path: Path) -> None:
     hub = hub_init(tmp_path / "hub", public_port=0, internal_port=0)
     found = load_hub_settings(hub.home, {"ARCHIPEL_HUB__PUBLIC_PORT": "9443", "ARCHIPEL_HUB__LOGS": "stdout"})
