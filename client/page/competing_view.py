@@ -12,7 +12,7 @@ from typing import Any
 from client.page.drawing import PHONE, WIDE, Band, CurveWords, Line, curve, icons, nice_ticks
 from client.page.reader import N_, Reader
 from client.page.shapes import Arm, HorizonRisk, Kind, KindRisk, Prognosis
-from client.page.spoken import axis, interval, of_100, read_off, scale, table_times, when
+from client.page.spoken import arm_name, axis, interval, of_100, read_off, scale, table_times, when
 from client.page.words import event_name
 
 __all__ = ["competing_parts"]
@@ -63,7 +63,7 @@ def competing_parts(found: Prognosis, at: int, reader: Reader) -> dict[str, Any]
             N_("Filled: none of these events %(time)s. Outlined: “%(event)s”. Crossed out: first %(list)s."), **blanks
         ),
         "rank": _rank(found.rank, event, reader),
-        "arms": [_arm(one, at, reader) for one in found.arms],
+        "arms": [_arm(one, found.arms, at, reader) for one in found.arms],
         "arms_note": _difference(found.arms, at, event, reader),
         "moved_note": _moved_note(found, at, event, reader),
         "condition_label": reader.text(
@@ -182,11 +182,10 @@ def _rank(rank: float | None, event: str, reader: Reader) -> str:
     )
 
 
-def _arm(arm: Arm, at: int, reader: Reader) -> dict[str, str]:
+def _arm(arm: Arm, arms: Sequence[Arm], at: int, reader: Reader) -> dict[str, str]:
     risk = arm.incidence[at]
-    name = reader.text(N_("%(name)s (as recorded)"), name=arm.name) if arm.is_observed else arm.name
     shown = {"share": of_100(risk.incidence, reader), "interval": interval(risk.low, risk.high, reader)}
-    return {"name": name, **shown}
+    return {"name": arm_name(arm, arms, reader), **shown}
 
 
 def _difference(arms: Sequence[Arm], at: int, event: str, reader: Reader) -> str:

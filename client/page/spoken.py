@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from client.page.drawing import nice_ticks
 from client.page.reader import N_, Reader
-from client.page.shapes import Prognosis
+from client.page.shapes import Arm, Prognosis
 
-__all__ = ["axis", "in_years", "interval", "of_100", "read_off", "scale", "table_times", "when"]
+__all__ = ["arm_name", "axis", "in_years", "interval", "of_100", "read_off", "scale", "table_times", "when"]
 
 _PER_YEAR = {"day": 365.25, "month": 12.0}
 _TABLE_ROWS = 9
@@ -58,6 +58,12 @@ def interval(low: float | None, high: float | None, reader: Reader) -> str:
     if low is None or high is None:
         return "\N{EN DASH}"
     return reader.text(N_("%(low)s to %(high)s"), low=of_100(low, reader), high=of_100(high, reader))
+
+
+def arm_name(arm: Arm, arms: Sequence[Arm], reader: Reader) -> str:
+    """Return an arm for people; of a treatment that is there or not, control has no name of its own."""
+    name = arm.name or reader.text(N_("without “%(name)s”"), name=next((one.name for one in arms if one.name), ""))
+    return reader.text(N_("%(name)s (as recorded)"), name=name) if arm.is_observed else name
 
 
 def read_off(times: Sequence[float], values: Sequence[float] | None, time: float, *, steps: bool) -> float | None:
