@@ -26,10 +26,13 @@ class OpenPatient:
     Attributes:
         model: Hash of the model that was asked.
         row: As it was found or typed in.
+        since: Time since the origin at which somebody said that the patient is free of the event; None: not said. It
+            says something of the patient, so it stands here and in no address.
     """
 
     model: str
     row: Row
+    since: float | None = None
 
 
 class OpenPatients:
@@ -51,6 +54,13 @@ class OpenPatients:
             while len(self._by_session) > _MOST_SESSIONS:
                 self._by_session.popitem(last=False)
         return handle
+
+    def change(self, session: str, handle: str, patient: OpenPatient) -> None:
+        """Put what is now known of an open patient in the place of what was; nothing where the handle is closed."""
+        with self._lock:
+            held = self._by_session.get(session, OrderedDict())
+            if handle in held:
+                held[handle] = patient
 
     def find(self, session: str, handle: str) -> OpenPatient | None:
         """Return the patient behind a handle of this session; a handle of another opens nothing."""

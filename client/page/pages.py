@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -99,25 +100,43 @@ def _search(asking: Visit, *, problem: str, status: int = 200) -> Response:
 
 # ---------------------------------------------------------------- one patient
 @router.get("/patient/{handle}")
-def patient(asking: Asking, handle: str, horizon: str = "", since: str = "") -> Response:
+def patient(asking: Asking, handle: str, horizon: str = "") -> Response:
     """Show one patient's prognosis, or why there is none."""
     person, desk = asking.person(), asking.desk
     held = desk.opened.find(person.session, handle)
     if held is None:
         raise NotFoundHereError
-    wanted, start = _number(horizon), _number(since)
-    found, model = desk.prognose(person, held, since=start or None)
+    found, model = desk.prognose(person, held, since=held.since)
     if model is None:
         facts = Facts(held.model, desk.title(held.model), "", (), ())
     else:
         facts = model_facts(held.model, model.manifest, desk.calibration(held.model, model), asking.reader)
-    seen = Seen(held.row.patient_id, f"/patient/{handle}", wanted, desk.now().date())
+    seen = Seen(
+        held.row.patient_id,
+        f"/patient/{handle}",
+        _number(horizon),
+        desk.now().date(),
+        is_later=held.since is not None,
+    )
     view = patient_view(found, facts, seen, asking.reader)
     return asking.page("result" if asking.is_partial else "patient", view=view)
 
 
+@router.post("/patient/{handle}/since")
+def since(asking: Asking, handle: str, fields: Posted) -> Response:
+    """Take until when a patient is free of the event, keep it in memory for this session, and lead to the page."""
+    person, opened = asking.person(), asking.desk.opened
+    held = opened.find(person.session, handle)
+    if held is None:
+        raise NotFoundHereError
+    until = _number(_plain(fields.get("since", ""), asking.reader)) or None
+    opened.change(person.session, handle, replace(held, since=until))
+    horizon = _number(fields.get("horizon", ""))
+    return asking.go(f"/patient/{handle}" + ("" if horizon is None else f"?horizon={horizon:g}"))
+
+
 def _number(text: str) -> float | None:
-    """Return a number of an address; what is none counts as not said."""
+    """Return a number of an address or a field; what is none counts as not said."""
     try:
         value = float(text)
     except ValueError:

@@ -16,7 +16,7 @@ from client.page.drawing import PHONE, WIDE, Band, CurveWords, bar, curve, icons
 from client.page.facts import Facts
 from client.page.reader import N_, Reader
 from client.page.shapes import Arm, HorizonRisk, Moved, Prognosis, Refused
-from client.page.spoken import axis, interval, of_100, read_off, scale, table_times, when
+from client.page.spoken import arm_name, axis, interval, of_100, read_off, scale, table_times, when
 from client.page.words import Outcome, notice_text, outcome_of, plain_name
 
 __all__ = ["PatientView", "Seen", "patient_view"]
@@ -33,12 +33,14 @@ class Seen:
         address: Of the page, without its query.
         horizon: The chosen one; None takes the last.
         today: Of the computation.
+        is_later: Whether somebody said that the patient is free of the event until a later day than the origin.
     """
 
     who: str
     address: str
     horizon: float | None
     today: datetime.date
+    is_later: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class PatientView:
     address: str
     refused: tuple[str, ...] = ()
     facts: Facts | None = None
+    is_later: bool = False
     parts: dict[str, Any] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
@@ -65,7 +68,9 @@ class PatientView:
 def patient_view(found: Prognosis | Refused, facts: Facts, seen: Seen, reader: Reader) -> PatientView:
     """Return what the page shows of a prognosis, or of its refusal."""
     who = reader.text(N_("Patient %(name)s"), name=seen.who) if seen.who else reader.text(N_("Typed in; not stored"))
-    head = PatientView(facts.title, who, facts.endpoint, reader.date(seen.today), seen.address, facts=facts)
+    head = PatientView(
+        facts.title, who, facts.endpoint, reader.date(seen.today), seen.address, facts=facts, is_later=seen.is_later
+    )
     if isinstance(found, Refused):
         return replace(head, refused=tuple(notice_text(one, reader) for one in found.reasons))
     at = _chosen(found.horizons, seen.horizon)
@@ -76,7 +81,7 @@ def patient_view(found: Prognosis | Refused, facts: Facts, seen: Seen, reader: R
         **_shared(found, at, seen, reader),
         **_numbers(found, risk, words, when(found, risk.time, reader), reader),
         "rank": _rank(found.rank, reader),
-        "arms": [_arm(one, at, reader) for one in found.arms],
+        "arms": [_arm(one, found.arms, at, reader) for one in found.arms],
         "arms_note": _difference(found.arms, at, reader),
     }
     return replace(head, parts=parts)
@@ -250,10 +255,10 @@ def _layer(name: str, known: int, of: int, reader: Reader) -> str:
     )
 
 
-def _arm(arm: Arm, at: int, reader: Reader) -> dict[str, str]:
+def _arm(arm: Arm, arms: Sequence[Arm], at: int, reader: Reader) -> dict[str, str]:
     risk = arm.horizons[at]
-    name = reader.text(N_("%(name)s (as recorded)"), name=arm.name) if arm.is_observed else arm.name
-    return {"name": name, "share": of_100(risk.survival, reader), "interval": interval(risk.low, risk.high, reader)}
+    shown = {"share": of_100(risk.survival, reader), "interval": interval(risk.low, risk.high, reader)}
+    return {"name": arm_name(arm, arms, reader), **shown}
 
 
 def _difference(arms: Sequence[Arm], at: int, reader: Reader) -> str:
@@ -279,8 +284,7 @@ def _navigation(found: Prognosis, at: int, seen: Seen, reader: Reader) -> dict[s
     since = found.event_free_until or 0.0
 
     def href(risk: HorizonRisk) -> str:
-        query = {"horizon": f"{risk.time:g}"} | ({"since": f"{since:g}"} if since else {})
-        return f"{seen.address}?{urlencode(query)}"
+        return f"{seen.address}?{urlencode({'horizon': f'{risk.time:g}'})}"
 
     unit = reader.unit(found.time_unit)
     return {

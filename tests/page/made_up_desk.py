@@ -55,7 +55,7 @@ def prognosis(*, title: str = "Overall survival in adrenocortical carcinoma", la
             title if "script" in title else "At diagnosis",
             "clinical",
             57.0,
-            "years",
+            "year",
             4.2,
             (1.0, 2.5, 4.2),
             is_missing=False,
@@ -65,7 +65,17 @@ def prognosis(*, title: str = "Overall survival in adrenocortical carcinoma", la
     )
     arms = (
         Arm(False, "none", False, risks(2.0), curve(2.0)),
-        Arm(True, "mitotane", True, risks(1.7), curve(1.7), (HorizonRisk(365, 0.04, -0.02, 0.1),) * 3),
+        Arm(
+            True,
+            "mitotane",
+            True,
+            risks(1.7),
+            curve(1.7),
+            tuple(
+                HorizonRisk(t, *(round(treated.survival - control.survival, 3) + off for off in (0, -0.06, 0.06)))
+                for t, control, treated in zip((365, 1095, 1825), risks(2.0), risks(1.7), strict=True)
+            ),
+        ),
     )
     return Prognosis(
         KEY, "acc-survival", label, title, "day", "diagnosis", risks(1.7), curve(1.7), curve(1.0, band=False), 0.9,
@@ -165,7 +175,10 @@ class MadeUpDesk:
         if patient.row.patient_id == "P0077" or patient.row.cells.get("age", 50) > 80:
             values = {"column": "Age at diagnosis", "low": 18.0, "high": 80.5, "unit": "year"}
             return Refused((Notice("beyond-range", values),)), self._artefact()
-        return prognosis(title=self.title_text), self._artefact()
+        if since is not None and since > 1800:
+            values = {"time": since, "last": 1825.0, "unit": "day"}
+            return Refused((Notice("beyond-follow-up", values),)), self._artefact()
+        return replace(prognosis(title=self.title_text), event_free_until=since), self._artefact()
 
     def _artefact(self) -> Artefact:
         bare = artefact()

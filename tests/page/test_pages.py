@@ -47,6 +47,37 @@ def test_no_address_holds_a_patient_and_no_storage_is_used(clinician: Tab) -> No
     assert all(one["httpOnly"] and one["sameSite"] == "Strict" for one in cookies)
 
 
+def test_until_when_a_patient_is_free_of_the_event_stands_in_no_address(clinician: Tab) -> None:
+    clinician.find("P0042")
+    page = clinician.page
+    page.fill("#since", "417")
+    page.get_by_role("button", name="Show from then on").click()
+    expect(page.locator("#risk")).to_contain_text("The curve starts 417 days after it")
+    page.get_by_role("link", name="1 year", exact=True).click()
+    page.wait_for_url("**horizon=365")
+    expect(page.locator("#lead")).to_contain_text("1 year from then on")
+    assert page.input_value("#since") == "417"
+    assert not [one for one in clinician.addresses if "417" in one]
+    page.fill("#since", "")
+    page.get_by_role("button", name="Show from then on").click()
+    expect(page.locator("#risk")).not_to_contain_text("The curve starts")
+    # Where there is nothing to show from then on, the way back is on the page.
+    page.fill("#since", "1824.5")
+    page.get_by_role("button", name="Show from then on").click()
+    page.locator("#refused").get_by_role("button", name="Show from the start").click()
+    expect(page.locator("#lead")).to_contain_text("alive")
+
+
+def test_after_signing_out_the_back_button_shows_no_patient(clinician: Tab) -> None:
+    clinician.find("P0042")
+    clinician.page.get_by_role("button", name=re.compile("Sign out")).click()
+    clinician.page.wait_for_url("**/sign-in")
+    clinician.page.go_back()
+    clinician.page.wait_for_load_state()
+    assert "P0042" not in clinician.page.content()
+    assert clinician.page.locator("#lead").count() == 0
+
+
 def test_a_missing_layer_is_named(clinician: Tab) -> None:
     clinician.find("P0042")
     assert "Nothing of the layer “rna” is known" in clinician.page.inner_text("#warnings")
