@@ -10,6 +10,7 @@ from typing import Any
 from archipel.alive import running_children
 from archipel.cli_common import say
 from client.approvals import list_plans
+from client.confinement import supported
 from client.heads import verify_held
 from client.hub_check import check_hub, trouble
 from client.noising import Account, accounts, price_of
@@ -55,6 +56,7 @@ class SiteStatus:
         figures: How the models of the runs do on the site's own unseen patients, the latest run first.
         countersigned: How far the hub has countersigned the ledger, in a sentence.
         restored: What a site that was put back from a backup has lost and refuses, in a sentence; empty at any other.
+        unprotected: What this kernel cannot keep a step's process from, a sentence each; empty where it can.
     """
 
     name: str
@@ -73,6 +75,7 @@ class SiteStatus:
     figures: tuple[OwnFigures, ...] = ()
     countersigned: str = ""
     restored: str = ""
+    unprotected: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for a program."""
@@ -116,6 +119,7 @@ def site_status(home: Path) -> SiteStatus:
         budget=budget,
         budget_fault=budget_fault,
         figures=tuple(own_figures(SitePaths(home))),
+        unprotected=supported().lacking,
         countersigned=countersigned,
         restored=_restored(home),
     )
@@ -167,6 +171,8 @@ def show_site_status(status: SiteStatus) -> None:
         say(line)
     for line in figure_lines(status.figures[:1]):
         say(line)
+    for sentence in status.unprotected:
+        say(f"Warning: {sentence}")
     for fault in status.missing:
         say(f"Fault: {fault}")
 

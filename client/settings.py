@@ -108,6 +108,8 @@ class SiteSettings(BaseModel):
         logs: Where the processes write what happens (`schemas.operation`).
         metrics_port: On which health and figures are served to a monitoring system; 0: not at all.
         metrics_listen: Address that this port binds.
+        confinement: Whether the site starts on a kernel that cannot keep a step's process from network and keys
+            (`client.confinement`): it does, with a warning, or ``required`` makes it refuse.
     """
 
     model_config = _STRICT
@@ -127,6 +129,7 @@ class SiteSettings(BaseModel):
     logs: Logs = "files"
     metrics_port: Port = 0
     metrics_listen: Host = "127.0.0.1"
+    confinement: Literal["if-possible", "required"] = "if-possible"
 
     @field_validator("hub_address")
     @classmethod

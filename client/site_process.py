@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.confinement import supported
 from client.settings import SETTINGS_FILE, SiteSettings, load_settings
 from privacy.storage import write_durably
 from schemas.errors import Fault, FaultsError
@@ -103,6 +104,8 @@ def verify_site(home: Path) -> SiteSettings:
         if problem:
             place = f"{settings.metrics_listen}:{settings.metrics_port}"
             faults.append(Fault("metrics_port", f"{place} {problem}", "stop what uses it or change the port"))
+        if settings.confinement == "required":
+            faults += [Fault("confinement", sentence, 'or write "if-possible"') for sentence in supported().lacking]
     except FaultsError as error:
         faults += error.faults
     if (home / SETTINGS_FILE).exists():

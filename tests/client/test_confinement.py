@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from client import confinement, landlock, seccomp
+from archipel import site_status
+from client import confinement, landlock, seccomp, site_process
 from client.confinement import ConfinementError, Support, confine_step, supported
 from client.execute import execute
 from client.link import AgentEnd
 from client.site_process import create_node_key
 from client.state import SitePaths
 from schemas.codes import Code
+from schemas.errors import FaultsError
 from schemas.messages import Draft, decode_as
 from tests.client.test_execute import begin, make_site, moments_request, setup_request
 from tests.doubles.federation import ROOT
@@ -300,3 +302,28 @@ def test_a_table_is_read_and_its_neighbours_are_not(tmp_path: Path) -> None:
         return found
 
     assert in_a_child(work) == str(["x", "clinical.csv", "keys", "Permission denied"])
+
+
+# ---------------------------------------------------------------- a kernel that cannot
+def test_a_site_on_an_old_kernel_starts_unless_it_must_be_confined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_site(tmp_path / "A")
+    create_node_key(home)
+    (home / "keys" / "hub-ca.crt").touch()
+    monkeypatch.setattr(site_process, "supported", lambda: Support(0, seccomp=True))
+    assert site_process.verify_site(home).confinement == "if-possible"
+    monkeypatch.setenv("ARCHIPEL_SITE__CONFINEMENT", "required")
+    with pytest.raises(FaultsError, match="Landlock is missing"):
+        site_process.verify_site(home)
+
+
+def test_status_says_what_the_kernel_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_site(tmp_path / "A")
+    site_status.show_site_status(site_status.site_status(home))
+    assert "Warning" not in capsys.readouterr().out
+    monkeypatch.setattr(site_status, "supported", lambda: Support(7, seccomp=False))
+    site_status.show_site_status(site_status.site_status(home))
+    assert "Warning: This kernel does not keep a step's process from the network" in capsys.readouterr().out
