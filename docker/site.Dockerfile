@@ -36,7 +36,7 @@ RUN --mount=type=bind,source=.,target=/wheelhouse \
       --no-index --find-links /wheelhouse --require-hashes -r /wheelhouse/requirements.txt \
  && cd /opt/archipel/lib/python3.11/site-packages \
  # Tests and headers of the packages serve nobody here, nor Arrow's ways to other machines.
- && find . -type d \( -name tests -o -name include \) -prune -exec rm -rf {} + \
+ && find . -type d \( -name tests -o -name SelfTest -o -name include \) -prune -exec rm -rf {} + \
  && find . -type f \( -name '*.a' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' \) -delete \
  && rm -f pyarrow/*flight* pyarrow/*s3* pyarrow/*.so.[0-9]*.* pyarrow/libarrow_python*.so \
  && find /opt/archipel/bin -type f ! -name 'python*' -delete \
