@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from archipel import cli_keeping
 from archipel.cli_common import HUB, AsJson, HubHome, command_group, print_json, say, verify_not_running
 
 __all__ = ["app"]
@@ -62,14 +63,16 @@ def init(
 
 @app.command()
 def up(home: HubHome = HUB) -> None:
-    """Run the hub until Ctrl-C or SIGTERM; processes that die are started again. Logs are in HOME/logs."""
+    """Run the hub until Ctrl-C or SIGTERM; processes that die are started again.
+
+    Logs are in HOME/logs, or on standard output as JSON lines where the settings say `logs = "stdout"`.
+    """
     from schemas.processes import die_with_parent
     from server.hub_process import serve
 
     die_with_parent()
     verify_not_running(home, "hub")
-    say(f"Starting the hub in {home.resolve()}. `archipel hub status` shows how it is, logs/ why; Ctrl-C ends it.")
-    raise typer.Exit(serve(home))
+    raise typer.Exit(serve(home, say))
 
 
 @app.command()
@@ -81,16 +84,27 @@ def enrol(
     out: Annotated[
         Path | None, typer.Option(help="File or folder for the kit; default: NAME.kit.json here.", show_default=False)
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="This site is known under other keys, was restored, and was called on the phone."
+        ),
+    ] = False,
 ) -> None:
-    """Enrol a site and write its kit, to be sent back. Compare the fingerprints on the phone first."""
+    """Enrol a site and write its kit, to be sent back. Compare the fingerprints on the phone first.
+
+    A site with rotated keys replaces its former entry by itself, since the former key has signed too.
+    """
     from archipel.enrol import fingerprint
     from archipel.folders import make_parent
-    from archipel.homes import enrol_site, read_limited, utc_now
+    from archipel.homes import enrol_site, list_sites, read_limited, utc_now
+    from archipel.runs import active_runs_of
 
     # Before the site is enrolled: a kit that cannot be written would leave it half enrolled.
     if out is not None and not out.is_dir():
         make_parent(out)
-    kit = enrol_site(home, read_limited(request), utc_now())
+    before = {site.name: site.identity_public_key for site in list_sites(home)}
+    kit = enrol_site(home, read_limited(request), utc_now(), replace=replace)
     path = out or Path()
     path = path / f"{kit.site}.kit.json" if path.is_dir() else path
     path.write_text(kit.to_json(), "utf-8")
@@ -101,6 +115,9 @@ def enrol(
     say(f"Fingerprint of the site: {fingerprint(kit.identity_public_key)}")
     say(f"Fingerprint of the hub:  {fingerprint(kit.hub_public_key)}")
     say("Compare both on the phone with the site; if they differ: `archipel hub revoke`.")
+    if before.get(kit.site, kit.identity_public_key) != kit.identity_public_key:
+        for run_id in active_runs_of(home, kit.site):
+            say(f"Its keys are new, so under the secure sum {run_id} cannot go on with it: `archipel runs stop`.")
 
 
 @app.command()
@@ -137,3 +154,7 @@ def health(home: HubHome = HUB, as_json: AsJson = False) -> None:
     from archipel.health import show_health
 
     raise typer.Exit(show_health(home, "hub", as_json=as_json))
+
+
+app.command("backup")(cli_keeping.backup_hub)
+app.command("restore")(cli_keeping.restore_hub)

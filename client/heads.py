@@ -57,7 +57,7 @@ log = logging.getLogger("archipel.site")
 EVERY_S = 2.0
 """How often the thread looks at the ledger; also what several appends are gathered over."""
 
-_LONGEST_WAIT_S = 60.0
+_LONGEST_WAIT_S = 15.0
 _TROUBLE_FILE = "heads-trouble.txt"
 
 
