@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,15 +140,50 @@ def test_another_name_or_too_large_a_body_reaches_nothing(client: httpx.Client) 
         assert client.post("/language", data=fields, follow_redirects=False).headers["location"] == "/", back
 
 
-def test_the_card_is_shown_and_typed_values_are_stored_nowhere(client: httpx.Client, site: tuple[Path, str]) -> None:
-    home, key = site
+def test_the_card_is_shown(client: httpx.Client, site: tuple[Path, str]) -> None:
     sign_in(client)
-    assert "Who lives how long?" in client.get(f"/model/{key}/card").text
+    assert "Who lives how long?" in client.get(f"/model/{site[1]}/card").text
+
+
+def test_typed_values_and_free_until_are_stored_nowhere(
+    client: httpx.Client, site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """In no file of the site, in no temporary file, and in nothing that the page prints; multipart forms too."""
+    key = site[1]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    sign_in(client)
     fields = {"csrf": token_of(client.get(f"/form/{key}")), "v.age": "47.123", "v.stage": "II"}
     shown = client.post(f"/form/{key}", data=fields)
     assert "Typed in; not stored" in shown.text
-    kept = [path for path in home.rglob("*") if path.is_file() and b"47.123" in path.read_bytes()]
+    later = client.post(f"{shown.url.path}/since", data={"csrf": fields["csrf"], "since": "417.29"})
+    assert "417.3 days after it" in later.text
+    parts = {name: (None, value) for name, value in fields.items()}
+    assert "Typed in; not stored" in client.post(f"/form/{key}", files=parts).text
+    wrong = client.post(f"/form/{key}", data={**fields, "v.age": "147.123"})
+    assert wrong.status_code == 422
+    assert "147.123" in wrong.text  # typed again is not needed
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and _holds_values(path.read_bytes())]
     assert kept == []
+    assert list(temporary.rglob("*")) == []
+    assert not _holds_values("".join(capfd.readouterr()).encode())
+
+
+def _holds_values(content: bytes) -> bool:
+    return any(value in content for value in (b"47.123", b"417.29"))
+
+
+def test_what_was_typed_goes_with_the_session(client: httpx.Client, site: tuple[Path, str]) -> None:
+    sign_in(client)
+    token = token_of(client.get(f"/form/{site[1]}"))
+    shown = client.post(f"/form/{site[1]}", data={"csrf": token, "v.age": "47.123", "v.stage": "II"})
+    client.post("/sign-out", data={"csrf": token})
+    sign_in(client)
+    assert client.get(shown.url.path).status_code == 404
+    token = token_of(client.get("/"))
+    assert client.post(f"{shown.url.path}/since", data={"csrf": token, "since": "30"}).status_code == 404
 
 
 # ---------------------------------------------------------------- JSON
