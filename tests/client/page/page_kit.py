@@ -104,7 +104,8 @@ def competing_model(**changes: Any) -> OpenModel:
         ArtefactCause(code="death", n_events="45", events_by_horizon=deaths),
         ArtefactCause(code="3", n_events="<10", events_by_horizon=transplants),
     )
-    content = {**dict(manifest), "endpoint": "Relapse", "causes": causes, **changes}
+    said = {"title": "Relapse after surgery (made-up figures)", "endpoint": "Relapse", "causes": causes}
+    content = {**dict(manifest), **said, **changes}
     return OpenModel("e" * 64, Artefact(Manifest(**content), arrays))
 
 
