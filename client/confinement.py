@@ -1,7 +1,7 @@
 """What a process that computes for the hub may reach: the tables it was given, Python's code, and one pipe.
 
 A step works on numbers that the hub chose. Should they ever turn a fault of a library into somebody's code, it finds
-no network, no key, no ledger, nothing to write, no other process and no program to start (docs/adr/0013). The child
+no network, no key, no ledger, nothing to write, no other process and no program to start (docs/adr/0014). The child
 confines itself right after the fork, before it works, in an order of which each part needs the one before:
 
 1. descriptors: all closed but standard input, output, error and its pipe; the agent's socket among them

@@ -19,7 +19,7 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -62,7 +62,8 @@ _SHARED_MEMORY = {
 }  # fmt: skip
 # Landlock refuses most of these too; owners, modes, times and attributes it leaves alone.
 _FILE_CHANGES = {
-    "creat": (85, None), "truncate": (76, 45), "mkdir": (83, None), "mkdirat": (258, 34), "mknod": (133, None),
+    "creat": (85, None), "truncate": (76, 45), "ftruncate": (77, 46), "fallocate": (285, 47),
+    "mkdir": (83, None), "mkdirat": (258, 34), "mknod": (133, None),
     "mknodat": (259, 33), "unlink": (87, None), "unlinkat": (263, 35), "rmdir": (84, None), "rename": (82, None),
     "renameat": (264, 38), "renameat2": (316, 276), "link": (86, None), "linkat": (265, 37), "symlink": (88, None),
     "symlinkat": (266, 36), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
@@ -73,7 +74,7 @@ _FILE_CHANGES = {
 }  # fmt: skip
 _LOOKED_AT = {
     "socket": (41, 198), "clone": (56, 220), "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261),
-    "open": (2, None), "openat": (257, 56),
+    "open": (2, None), "openat": (257, 56), "fcntl": (72, 25), "ioctl": (16, 29),
 }  # fmt: skip
 # Their arguments lie in memory, which a filter cannot read; the C library then takes the older call.
 _ABSENT = {"clone3": (435, 435), "openat2": (437, 437)}
@@ -85,6 +86,10 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
 _AF_UNIX = 1
 _CLONE_THREAD = 0x10000
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_SIGNALS_BY_FILE = {"fcntl": (8, 10, 15), "ioctl": (0x8901, 0x8902)}
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP: a signal to any process once a descriptor is ready."""
+_TYPING = {"ioctl": (0x5412, 0x541C)}
+"""TIOCSTI, TIOCLINUX: characters as if somebody had typed them at the terminal."""
 _X32 = 0x4000_0000  # x86_64's second numbering of the same calls
 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -165,6 +170,8 @@ def program(rules: Rules, machine: str) -> list[Instruction]:
         add("kill", _allowed_if(_EQUAL, 0, rules.own_process))
         add("tgkill", _allowed_if(_EQUAL, 0, rules.own_process))
         add("prlimit64", _allowed_if(_EQUAL, 0, 0))
+        for name in ("fcntl", "ioctl"):
+            add(name, _refused_if_one_of(1, _SIGNALS_BY_FILE[name] + _TYPING.get(name, ())))
     if rules.is_reading_only:
         add("open", _refused_if_bits(1, _CHANGES))
         add("openat", _refused_if_bits(2, _CHANGES))
@@ -186,6 +193,13 @@ def _allowed_if(test: int, position: int, value: int) -> list[Instruction]:
 
 def _refused_if_bits(position: int, bits: int) -> list[Instruction]:
     return [_argument(position), (_BITS, 0, 1, bits), _fails(errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
+
+
+def _refused_if_one_of(position: int, values: Sequence[int]) -> list[Instruction]:
+    tests: list[Instruction] = []
+    for value in values:
+        tests += [(_EQUAL, 0, 1, value), _fails(errno.EPERM)]
+    return [_argument(position), *tests, (_RETURN, 0, 0, _ALLOW)]
 
 
 # ---------------------------------------------------------------- effects

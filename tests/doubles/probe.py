@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import importlib
 import json
 import os
@@ -117,6 +118,8 @@ def attempts(home: Path, port: int) -> dict[str, Callable[[], object]]:
         "make a folder": lambda: os.mkdir(home / "made"),
         "remove the ledger's copy": lambda: os.unlink(home / "copy-of-ledger"),
         "open the keys to others": lambda: os.chmod(home / "keys" / "node.key", 0o644),
+        "empty the log": lambda: os.ftruncate(2, os.fstat(2).st_size),
+        "signal the runner by a descriptor": lambda: fcntl.fcntl(2, fcntl.F_SETOWN, parent),
         "connect to the hub": _connect(socket.AF_INET, ("127.0.0.1", port)),
         "connect to the hub in a thread": _in_a_thread(_connect(socket.AF_INET, ("127.0.0.1", port))),
         "connect to the agent": _connect(socket.AF_UNIX, os.path.relpath(home / "run" / "runner.sock")),
