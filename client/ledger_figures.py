@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,12 +24,14 @@ class Figures:
         rounds: Summands that left.
         bytes_up: Of everything that left.
         refusals: By rule (a word of `schemas.codes`).
+        last_left: When an answer left last, seconds since 1970; 0 before the first.
     """
 
     entries: int = 0
     rounds: int = 0
     bytes_up: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
+    last_left: float = 0.0
 
 
 class LedgerFigures:
@@ -51,11 +54,13 @@ class LedgerFigures:
             found = self._figures
             if is_first:
                 found = Figures()
+            left = [entry for entry in new if entry.event.kind in _LEFT]
             refusals = Counter(entry.event.rule for entry in new if entry.event.kind == "refusal")
             self._figures = Figures(
                 entries=found.entries + len(new),
                 rounds=found.rounds + sum(entry.event.kind == "release" for entry in new),
-                bytes_up=found.bytes_up + sum(entry.event.n_bytes for entry in new if entry.event.kind in _LEFT),
+                bytes_up=found.bytes_up + sum(entry.event.n_bytes for entry in left),
                 refusals=found.refusals + refusals,
+                last_left=datetime.datetime.fromisoformat(left[-1].time).timestamp() if left else found.last_left,
             )
             return self._figures

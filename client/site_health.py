@@ -58,8 +58,7 @@ class SiteHealth:
         settings, of_settings = self._settings()
         return [
             *self._processes(),
-            self._disk(),
-            self._read_ledger(),
+            *self._storage(),
             *self._budget(settings),
             certificate_finding("the hub's authority", home / SITE_CERTIFICATE, renew, now),
             *of_settings,
@@ -76,23 +75,25 @@ class SiteHealth:
             for one in found
         ]  # fmt: skip
 
-    def _disk(self) -> Finding:
+    def _storage(self) -> list[Finding]:
+        try:
+            found = self._ledger.read()
+        except (LedgerBrokenError, StorageError) as error:
+            return [self._disk(0.0), Finding("ledger", "error", str(error))]
+        entries = f"{found.entries} entr{'y' if found.entries == 1 else 'ies'}, sound"
+        return [self._disk(found.last_left), Finding("ledger", "ok", entries)]
+
+    def _disk(self, last_left: float) -> Finding:
+        """Return how the disk is; an answer that it failed counts until another has left, or for a while."""
         state = SitePaths(self._home).state
         found = disk_finding(state if state.is_dir() else self._home)
         refused = storage_refusals(self._home)
         if found.level == "error" or refused.count == 0:
             return found
         when = f"{datetime.datetime.fromtimestamp(refused.last, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
-        if 0 <= time.time() - refused.last < _REFUSED_S:
+        if last_left <= refused.last and 0 <= time.time() - refused.last < _REFUSED_S:
             return Finding("disk", "error", f"an answer was refused at {when}, since the disk did not take it")
         return Finding("disk", found.level, f"{found.text}; the last answer was refused for it at {when}")
-
-    def _read_ledger(self) -> Finding:
-        try:
-            count = self._ledger.read().entries
-        except (LedgerBrokenError, StorageError) as error:
-            return Finding("ledger", "error", str(error))
-        return Finding("ledger", "ok", f"{count} entr{'y' if count == 1 else 'ies'}, sound")
 
     def _budget(self, settings: SiteSettings | None) -> list[Finding]:
         path = SitePaths(self._home).budget

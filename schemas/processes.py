@@ -198,7 +198,7 @@ class Supervisor:
     A full disk does not end it: logs and pid files that cannot be written are left out and tried again.
     """
 
-    PATIENCE_S = 8.0
+    PATIENCE_S = 7.0
     """How long children may take to end after SIGTERM."""
 
     def __init__(self, home: Path, children: Sequence[Child], *, output: Output | None = None) -> None:
