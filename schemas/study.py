@@ -290,6 +290,9 @@ class Study(BaseModel):
     privacy: Privacy = Privacy()
 
 
+_HEAD = {"kind": "study", "version": 1, "name": "name", "dictionary": "dictionary"}
+
+
 def load_study(path: Path) -> tuple[Study, Dictionary]:
     """Read a study and the dictionary that it names (relative to the study's own folder).
 
@@ -310,8 +313,10 @@ def load_study(path: Path) -> tuple[Study, Dictionary]:
             dictionary = load_dictionary(path.parent / named)
         except FaultsError as error:
             faults += error.faults
-    if study is not None and dictionary is not None:
-        faults += study_faults(study, dictionary, source)
+    sound = study or source.parse_sound_part(Study, _HEAD)
+    if sound is not None and dictionary is not None:
+        told = {fault.where for fault in faults}  # what stands there was not read, so nothing follows from it
+        faults += [fault for fault in study_faults(sound, dictionary, source) if fault.where not in told]
     if faults or study is None or dictionary is None:
         raise FaultsError(str(path), faults)
     return study, dictionary

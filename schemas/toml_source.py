@@ -6,6 +6,7 @@ how people write these files; a key inside an inline table is reported at the li
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import tomllib
@@ -19,6 +20,8 @@ from schemas.errors import Fault, FaultsError
 
 _HEADER = re.compile(r"^\s*(\[\[|\[)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""^\s*([A-Za-z0-9_-]+|"[^"]+"|'[^']+')\s*(?:\.\s*([A-Za-z0-9_-]+)\s*)?=""")
+
+_LOOKS = 3  # the rules of a section are looked at when its keys are sound, those of the whole when its sections are
 
 Path_ = tuple[str | int, ...]
 _M = TypeVar("_M", bound=BaseModel)
@@ -54,6 +57,28 @@ class Source:
             return model.model_validate_json(json.dumps(self.data, default=str))
         except ValidationError as error:
             raise FaultsError(self.name, self.faults_of(error)) from None
+
+    def parse_sound_part(self, model: type[_M], stand_ins: Mapping[str, Any]) -> _M | None:
+        """Return the content as `model` without the keys at fault, so that the others can be looked at too.
+
+        Args:
+            model: What it is to be.
+            stand_ins: For keys of the file itself that have no default, and that nobody will look at.
+
+        Returns:
+            None where a key that is at fault or missing cannot be done without.
+        """
+        rest = copy.deepcopy(self.data)
+        for _ in range(_LOOKS):
+            try:
+                return model.model_validate_json(json.dumps({**stand_ins, **rest}, default=str))
+            except ValidationError as error:
+                wrong = {self._known(entry["loc"], False) for entry in error.errors() if entry["type"] != "missing"}
+            # The deep ones first, and lists from their end, so that each is still in its place.
+            ordered = sorted(wrong, key=lambda path: (len(path), *(f"{part:>12}" for part in path)), reverse=True)
+            if not any([_take_out(rest, path) for path in ordered]):  # noqa: C419 - each is taken out
+                return None
+        return None
 
     def faults_of(self, error: ValidationError, at: Path_ = ()) -> list[Fault]:
         """Translate a pydantic error into faults, in the order of their lines.
@@ -150,6 +175,22 @@ def _in_words(kind: str, context: Mapping[str, Any], message: str) -> str:
     if kinds:
         return f"must be {kinds[0]}"
     return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+def _take_out(data: Any, path: Path_) -> bool:
+    """Take one key, or one element of a list of values, out of `data`; False where it is the whole or a table."""
+    if not path:
+        return False
+    for part in path[:-1]:
+        data = data[part]
+    last = path[-1]
+    if isinstance(data, dict):
+        del data[last]
+        return True
+    if not isinstance(last, int) or isinstance(data[last], dict):
+        return False  # the lines of the tables behind it would no longer be theirs
+    del data[last]
+    return True
 
 
 def _line_of(fault: Fault) -> int:

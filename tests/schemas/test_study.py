@@ -93,6 +93,26 @@ def test_all_faults_are_named_at_once_with_their_lines(tmp_path: Path) -> None:
     assert "not a known key" in lines["study.toml line 18"]
 
 
+def test_what_the_dictionary_contradicts_is_named_beside_keys_at_fault(tmp_path: Path) -> None:
+    broken = (
+        STUDY.replace('name = "small-study"', 'name = "Small Study"\ntitel = "small"')
+        .replace("[100, 200]", "[-5, 100, 900]")
+        .replace('"TP53"]', '"TP54"]\nmethod = "coxx"\nties = "none"')
+        .replace('event = "event"', 'event = "sex"')
+    )
+    found = {fault.split(":")[0].removeprefix("study.toml line "): fault for fault in faults_of(tmp_path, broken)}
+    assert set(found) == {"4", "5", "9", "10", "12", "13", "14", "15"}
+    assert "is of type category" in found["9"]
+    assert "has no column `TP54`" in found["12"]
+    assert "no covariate is of layer `rna`" in found["15"]
+
+
+def test_a_key_that_was_not_read_has_no_second_fault(tmp_path: Path) -> None:
+    broken = STUDY.replace("[model]", '[model]\nmethod = "logit"').replace("[endpoint]", '[endpoint]\ntype = "binry"')
+    assert len(faults_of(tmp_path, broken)) == 2
+    assert len(faults_of(tmp_path, STUDY.replace("[100, 200]", '"soon"'))) == 1
+
+
 def test_faults_of_study_and_dictionary_are_named_together(tmp_path: Path) -> None:
     faults = faults_of(
         tmp_path,
