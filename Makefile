@@ -27,7 +27,7 @@ INSTALLED := $(VENV)/.installed-$(call digest,requirements.lock)
 LINKED    := $(VENV)/.linked-$(call digest,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench experiments lock wheelhouse images test-containers
+.PHONY: help setup demo test check bench experiments lock wheelhouse images test-containers containers-ready
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -80,8 +80,20 @@ images: wheelhouse
 	ENGINE="$(ENGINE)" WHEELHOUSE="$(WHEELHOUSE)" docker/images.sh $(ROLES)
 
 # Builds the images and runs hub and sites in containers, cut off, killed and filled up. Needs podman, as root.
-test-containers: images
-	$(BIN)/python -m pytest -m containers $(PYTEST)
+test-containers: ROLES := hub site
+test-containers: containers-ready images
+	$(BIN)/python -m pytest -m containers $(or $(PYTEST),tests/containers)
+
+BASE := docker.io/library/debian:bookworm-slim
+
+containers-ready:
+	@test "$$(id -u)" -eq 0 || { echo "The containers' tests need root: sudo make test-containers"; exit 1; }
+	@missing=""; for program in podman podman-compose ip tc nsenter; do \
+	  command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	test -z "$$missing" || { echo "Missing:$$missing. On Debian: apt install podman podman-compose netavark" \
+	  "aardvark-dns iproute2 util-linux"; exit 1; }
+	@podman image exists $(BASE) || { echo "The base image is missing: podman pull $(BASE)"; \
+	  echo "Where nothing can be pulled, make it with debootstrap and podman import."; exit 1; }
 
 # For maintainers: resolve every requirement in one go. No index is named in the file.
 lock: setup
