@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from client.page.desk import HeldHere, NotFoundHereError, Signed, SignInRefusedError, System
+from client.page.desk import HeldHere, NotFoundHereError, Signed, SignInRefusedError, System, TooManyViewsError
 from client.page.opened import OpenPatient, OpenPatients
 from client.page.shapes import (
     Arm,
@@ -23,11 +23,13 @@ from client.page.shapes import (
     Row,
     SiteCalibration,
 )  # fmt: skip
+from privacy.storage import StorageError
 from schemas.artefact import Artefact, Manifest
 from schemas.model_card import ModelCard
+from tests.page.site_kit import CARD
 from tests.schemas.test_artefact import artefact
 
-KEY = "c" * 64
+KEY, OLD = "c" * 64, "d" * 64
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
 
@@ -115,7 +117,7 @@ class MadeUpDesk:
         return System("records") if token == "good-token" else None
 
     def models(self) -> tuple[HeldHere, ...]:
-        return (HeldHere(KEY, self.title_text, ()), HeldHere("d" * 64, "An old one", (Notice("not-accepted"),)))
+        return (HeldHere(KEY, self.title_text, ()), HeldHere(OLD, "An old one", (Notice("not-accepted"),)))
 
     def held(self, key: str) -> HeldHere:
         found = [one for one in self.models() if one.key == key]
@@ -131,7 +133,8 @@ class MadeUpDesk:
         return self._artefact()
 
     def card(self, key: str) -> ModelCard:
-        raise NotFoundHereError
+        self.held(key)
+        return CARD
 
     def calibration(self, key: str, model: Artefact) -> SiteCalibration | None:
         return SiteCalibration(1825, 0.92, 0.5, 1.3, 0.0, 1.1, 0.7, 1.6, 0.71, 0.63, 0.79, "95", "30")
@@ -189,3 +192,21 @@ class MadeUpDesk:
             "study": "acc-survival", "expires": datetime.date(2028, 11, 20),
         }  # fmt: skip
         return replace(bare, manifest=Manifest(**{**dict(bare.manifest), **said}))
+
+
+FAILURES = {"too-many": 429, "broken": 500, "disk": 503}
+"""Patients of `FailingDesk` and what a search for them comes to."""
+
+
+@dataclass
+class FailingDesk(MadeUpDesk):
+    """The same site, where some searches fail."""
+
+    def find(self, who: Signed | System, key: str, patient_id: str) -> Row | None:
+        if patient_id == "too-many":
+            raise TooManyViewsError
+        if patient_id == "disk":
+            raise StorageError("the access log cannot be written: no space")
+        if patient_id == "broken":
+            raise RuntimeError("a fault of the page")
+        return super().find(who, key, patient_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -11,9 +12,16 @@ from client.page.app import make_app
 from client.page.guarding import CONTENT_POLICY
 from tests.page.browser import Tab, served, tab
 from tests.page.conftest import HOSTS
-from tests.page.made_up_desk import HOSTILE, KEY, MadeUpDesk, prognosis
+from tests.page.made_up_desk import FAILURES, HOSTILE, KEY, OLD, FailingDesk, MadeUpDesk, prognosis
 
 pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def failing() -> Iterator[str]:
+    """The page of a site where some patients make the page fail."""
+    with served(make_app(FailingDesk(), hosts=HOSTS, over_tls=False)) as one:
+        yield one
 
 
 def test_search_leads_to_the_result(clinician: Tab) -> None:
@@ -137,18 +145,6 @@ def test_everything_works_without_scripts_on_a_phone(browser: Browser, address: 
         assert "Typed in; not stored" in one.page.inner_text("main")
 
 
-@pytest.mark.parametrize("patient", ["P0042", "P0077"])
-def test_nothing_leaves_a_phone_s_width(browser: Browser, address: str, patient: str) -> None:
-    with tab(browser, address, viewport={"width": 390, "height": 844}) as one:
-        one.sign_in()
-        for path in ("/", f"/form/{KEY}", f"/model/{KEY}", "/help"):
-            one.open(path)
-            assert one.page.evaluate("document.documentElement.scrollWidth") <= 390, path
-        one.find(patient)
-        assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
-        assert one.violations() == []
-
-
 def test_paper_shows_the_result_without_buttons(clinician: Tab) -> None:
     clinician.find("P0042")
     clinician.page.emulate_media(media="print")
@@ -215,21 +211,58 @@ def test_hostile_names_are_inert(browser: Browser) -> None:
         assert one.errors == []
 
 
+@pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("language", ["en-GB", "fr-FR"])
-def test_no_page_breaks_wcag_22_aa(browser: Browser, address: str, language: str) -> None:
-    with tab(browser, address, locale=language) as one:
-        found = {}
+def test_no_page_breaks_wcag_22_aa(browser: Browser, failing: str, language: str, width: int) -> None:
+    """Every page and every error, on a desk and on a phone; nothing is wider than the phone."""
+    with tab(browser, failing, locale=language, viewport={"width": width, "height": 844}) as one:
+        found, wide, seen = {}, [], set[int]()
+
+        def look(name: str, status: int = 200) -> None:
+            found[name] = one.violations()
+            if one.page.evaluate("document.documentElement.scrollWidth") > width:
+                wide.append(name)
+            assert one.page.get_attribute("html", "lang") == language[:2], name
+            assert one.page.locator("h1").count() == 1, name
+            assert one.page.locator(".banner").is_visible(), name
+            seen.add(status)
+
+        for account in ("stranger", "locked"):
+            one.sign_in(account)
+            look(f"sign-in of {account}")
         for path in ("/sign-in", "/help"):
             one.open(path)
-            found[path] = one.violations()
+            look(path)
         one.sign_in()
-        for path in ("/", f"/form/{KEY}", "/models", f"/model/{KEY}", "/help"):
-            one.open(path)
-            found[path] = one.violations()
-        for patient in ("P0042", "P0077", "nobody"):
-            one.find(patient)
-            found[patient] = one.violations()
-        assert not {path: what for path, what in found.items() if what}
+        for path in ("/", f"/form/{KEY}", "/models", f"/model/{KEY}", f"/model/{OLD}", f"/model/{KEY}/card", "/help"):
+            assert one.open(path) == 200, path
+            look(path)
+        for path, status in (("/nothing", 404), ("/patient/closed", 404), (f"/form/{'e' * 64}", 404)):
+            assert one.open(path) == status
+            look(path, status)
+        for patient, status in (("P0042", 200), ("P0077", 200), ("nobody", 404), *FAILURES.items()):
+            with one.page.expect_response(lambda answer: "/patient" in answer.url and answer.status != 303) as answer:
+                one.find(patient)
+            assert answer.value.status == status, patient
+            look(patient, status)
+        one.find("P0042")
+        one.page.get_by_text("Show as a table" if language == "en-GB" else "Montrer en tableau").click()
+        look("table")
+        one.page.fill("#since", "300")
+        one.page.locator("form[action$=since] button").click()
+        look("from a later day on")
+        one.open(f"/form/{KEY}")
+        one.page.fill("#f1", "old")
+        one.page.click("main button")
+        look("form with a fault")
+        one.page.evaluate("document.querySelector('main [name=csrf]').value = 'x'")
+        with one.page.expect_response(lambda answer: "/form" in answer.url) as answer:
+            one.page.click("main button")
+        assert answer.value.status == 403
+        look("forged form", 403)
+        assert seen == {200, 403, 404, 429, 500, 503}
+        assert not {name: what for name, what in found.items() if what}
+        assert wide == []
 
 
 def test_every_answer_carries_the_strict_headers(clinician: Tab) -> None:
