@@ -26,6 +26,10 @@ CATALOGS = Path(__file__).parent / "locale"
 LANGUAGES: Mapping[str, str] = {"en": "English", "fr": "Français"}
 """The languages of the page, each named in itself; the first is the language of the source."""
 
+_TIMES = frozenset({"day", "month", "year"})
+_SINGULAR = {f"{unit}s": unit for unit in _TIMES}
+"""Dictionaries write units as they like."""
+
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -70,6 +74,7 @@ class Reader:
 
     def time(self, value: float, unit: str) -> str:
         """Return a length of time, in years where it is a whole number of them: ``5 years`` for 1,825 days."""
+        unit = _SINGULAR.get(unit, unit)
         years = value / 365.25 if unit == "day" else value / 12 if unit == "month" else 0.0
         if years >= 0.99 and abs(years - round(years)) < 0.01:
             return self.plural("%(n)s year", "%(n)s years", round(years))
@@ -81,9 +86,13 @@ class Reader:
             return self._count("%(n)s year", "%(n)s years", value)
         return f"{self.number(value)} {unit}"
 
+    def is_time(self, unit: str) -> bool:
+        """Return whether a unit is one of time that has a text."""
+        return _SINGULAR.get(unit, unit) in _TIMES
+
     def unit(self, unit: str) -> str:
         """Return a unit behind a number that is not one: ``years``; a unit without a text stays as it is."""
-        return self.time(2, unit).split(" ", 1)[-1] if unit in {"day", "month", "year"} else unit
+        return self.time(2, unit).split(" ", 1)[-1] if self.is_time(unit) else unit
 
     def _count(self, one: str, many: str, value: float) -> str:
         # French counts 1.5 as one, English as many; gettext's own rule decides on whole numbers alone.

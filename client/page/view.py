@@ -218,7 +218,7 @@ def _value(one: Moved, reader: Reader) -> str:
         return reader.text(N_("whole layer"))
     if isinstance(one.value, str):
         return one.value
-    if one.unit in {"day", "month", "year"}:
+    if reader.is_time(one.unit):
         return reader.time(one.value, one.unit)
     return f"{reader.number(one.value)} {one.unit}".strip()
 

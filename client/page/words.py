@@ -210,6 +210,6 @@ def _shown(key: str, value: str | float, unit: str, reader: Reader) -> str:
             return reader.date(datetime.date.fromisoformat(value[:10]))
         except ValueError:
             return value
-    if key in _TIMES or (key == "last" and unit in {"day", "month", "year"}):
+    if key in _TIMES or (key == "last" and reader.is_time(unit)):
         return reader.time(value, unit)
     return reader.number(value)

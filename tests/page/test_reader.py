@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import re
+from pathlib import Path
 
 import pytest
 from babel.messages.pofile import read_po
 
 from client.page.reader import CATALOGS, preferred, reader_of
+from client.page.rendering import TEMPLATES
 from client.page.shapes import CALIBRATION_REASONS, CODES, Notice, SiteCalibration
 from client.page.words import NOTICES, calibration_text, notice_text
 from tests.page.texts import extracted
@@ -28,6 +30,24 @@ def test_every_text_of_the_page_has_its_french_and_no_other() -> None:
         assert not message.fuzzy, message.id
         blanks = [sorted(_BLANK.findall(text)) for text in ids + forms]
         assert all(one == blanks[0] for one in blanks), message.id
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.j2")), ids=lambda path: path.name)
+def test_no_word_of_a_template_stands_outside_the_catalog(template: Path) -> None:
+    """What is left when everything filled in and every tag is taken away; and attributes that people hear or see."""
+    filled = re.sub(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}", "", template.read_text(encoding="utf-8"), flags=re.DOTALL)
+    spoken = re.findall(r'(?:aria-label|title|alt|placeholder)="([^"]*)"', filled)
+    plain = re.sub(r"<[^>]*>|&\w+;", " ", filled)
+    words = set(re.findall(r"[^\W\d_]{2,}", " ".join([plain, *spoken])))
+    assert words <= {"Archipel"}
+
+
+def test_units_are_written_in_the_reader_s_language() -> None:
+    french = reader_of("fr")
+    assert [french.unit(unit) for unit in ("year", "years", "month", "days", "mmol/L")] == [
+        "ans", "ans", "mois", "jours", "mmol/L",
+    ]  # fmt: skip
+    assert french.time(57, "years") == "57 ans"
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])
