@@ -222,7 +222,7 @@ def _causes(arrays: Mapping[str, Floats], plan: Plan) -> tuple[ArtefactCause, ..
     found = []
     for number, code in enumerate(plan.study.endpoint.causes, start=1):
         counted = _counted(arrays, plan, number)
-        n_events = HIDDEN if counted is None else shown_count(round(float(counted.sum())))
+        n_events = "" if counted is None else shown_count(round(float(counted.sum())))
         by_horizon = _events_by_horizon(arrays, plan, number)
         found.append(ArtefactCause(code=str(code), n_events=n_events, events_by_horizon=by_horizon))
     return tuple(found)

@@ -269,6 +269,22 @@ def test_the_model_file_counts_the_events_of_each_kind(competing: tuple[Result, 
     assert manifest.causes[1].events_by_horizon[0].at_least == 0
 
 
+def test_without_a_fit_of_every_kind_there_is_no_model_file(
+    competing_study: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Nobody has the third kind of event: its fit is given up, and with it what all kinds are needed for."""
+    study, sites = competing_study
+    dictionary = (study.parent / "dictionary.toml").read_text()
+    codes = '["none", "infection", "other"'
+    assert codes in dictionary
+    (tmp_path / "dictionary.toml").write_text(dictionary.replace(codes, f'{codes}, "never"'))
+    text = study.read_text().replace('["other"]', '["other", "never"]').replace("folds = 5", "folds = 0")
+    (tmp_path / "study.toml").write_text(text)
+    result = simulate(tmp_path / "study.toml", sites, tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert any("Cause 3 fit" in warning for warning in result.warnings), result.warnings
+
+
 @pytest.mark.parametrize("method", ["hazard", "cox"])
 def test_every_method_tells_how_sure_it_is_of_every_kind(
     competing_study: tuple[Path, Path], tmp_path: Path, method: str
