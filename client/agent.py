@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ from schemas import audited
 from schemas.errors import ArchipelError
 from schemas.headers import INSTANCE_HEADER, REASON_HEADER, TIME_HEADER
 from schemas.logs import configure_logging
-from schemas.processes import die_with_parent
+from schemas.processes import die_with_parent, run_and_end
 from schemas.wire import (
     POLL_S,
     FlowerDiffersError,
@@ -347,4 +346,4 @@ def _open_guard(home: Path) -> Guard:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_end(main)

@@ -32,7 +32,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 import time
 from base64 import b64decode
 from collections.abc import Callable, Sequence
@@ -83,7 +82,7 @@ from schemas.headers import INSTANCE_HEADER, REASON_HEADER, TIME_HEADER
 from schemas.ledger_head import HEAD_PATH, MAX_HEAD_BYTES
 from schemas.logs import configure_logging
 from schemas.model_call import MAX_CALL_BYTES, PREFIX
-from schemas.processes import die_with_parent
+from schemas.processes import die_with_parent, run_and_end
 from schemas.wire import POLL_S, FlowerDiffersError, verify_flower
 from server.enrolled import Registry
 from server.heads import HeadCalls
@@ -461,4 +460,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_end(main)

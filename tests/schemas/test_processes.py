@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from schemas.processes import Child, Restarts, Supervisor
 
 
@@ -88,3 +90,35 @@ def test_children_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     eventually(lambda: not is_alive(pid))
+
+
+# ---------------------------------------------------------------- the way out
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("return 0", 0, ""),
+        ("return 3", 3, ""),
+        ("sys.exit(4)", 4, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit('why')", 1, "why\n"),
+    ],
+)
+def test_a_process_ends_with_the_code_of_its_main_and_waits_for_nothing(body: str, code: int, said: str) -> None:
+    program = f"""
+import sys, threading, time
+from schemas.processes import run_and_end
+def main():
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    print("done")
+    {body}
+run_and_end(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "done\n", said)
+
+
+def test_an_error_of_main_is_told_and_ends_the_process_with_1() -> None:
+    program = "from schemas.processes import run_and_end\nrun_and_end(lambda: 1 // 0)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
