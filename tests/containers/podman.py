@@ -6,6 +6,7 @@ that were killed; what others made is never touched.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -133,6 +134,7 @@ def create_volume(name: str, *options: str) -> Path:
     return volume(name)
 
 
+@functools.cache
 def volume(name: str) -> Path:
     """Return where a volume lies on this machine."""
     return Path(podman("volume", "inspect", "--format", "{{.Mountpoint}}", name).strip())

@@ -72,7 +72,7 @@ def test_a_killed_hub_goes_on_from_the_last_complete_round_without_a_hand(federa
     federation.hub.kill()
     federation.hub.start()
     began = time.monotonic()
-    until(federation.hub_answers, "the hub to answer again", WAIT_S)
+    until(federation.hub_answers, "the hub to answer again", WAIT_S, 1)
     before = federation.standing(run_id).rounds
     until(lambda: federation.standing(run_id).rounds > before, "the next round", WAIT_S)
     next_round = time.monotonic() - began
