@@ -9,7 +9,8 @@ are stored here, the ledger is appended, the row is marked, the bytes leave. The
 
 What else an answer changes is stored in one transaction with its bytes, so that after a crash both hold or neither:
 the state of the secure sum (`client.secure`), whose secrets of past rounds are overwritten, and what later questions
-are held to (`privacy.inbound`). Do not put this file back from a backup: a round would be answered twice.
+are held to (`privacy.inbound`). Put this file back with `archipel site restore` alone, which refuses every run in it;
+by hand, a round would be answered twice.
 """
 
 from __future__ import annotations
