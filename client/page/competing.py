@@ -61,9 +61,7 @@ def competing_average(artefact: Artefact, times: Floats, start: float) -> Curve:
     return Curve(_floats(times), _floats(free), None, None, steps=artefact.manifest.exact_times)
 
 
-def competing_arms(
-    artefact: Artefact, row: Row, horizons: tuple[float, ...], times: Floats, start: float
-) -> tuple[Arm, ...]:
+def competing_arms(artefact: Artefact, row: Row, horizons: tuple[float, ...], start: float) -> tuple[Arm, ...]:
     """Return the patient under control and treated, with the difference; nothing where there is no treatment."""
     manifest, column = artefact.manifest, treatment_of(artefact.manifest)
     if column is None:
@@ -72,7 +70,7 @@ def competing_arms(
     control, treated_one = (patient_of(artefact, with_arm(manifest, row, treated=arm)) for arm in (False, True))
     arms = []
     for treated, patient in ((False, control), (True, treated_one)):
-        at, curve, kinds = competing_risks(artefact, patient, horizons, times, start)
+        at, curve, kinds = competing_risks(artefact, patient, horizons, np.array(horizons), start)
         arms.append(Arm(treated, names[treated], observed is treated, at, curve, incidence=kinds[0].at))
     found = incidence_difference(artefact, control, treated_one, np.array(horizons), start=start)
     ends = None if found.lower is None or found.upper is None else (found.lower[0], found.upper[0])

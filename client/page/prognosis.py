@@ -93,7 +93,7 @@ def prognose(model: OpenModel, row: Row, *, asked: Asked) -> Prognosis | Refused
     if manifest.causes:
         at, curve, kinds = competing_risks(artefact, patient, horizons.shown, times, start)
         average = competing_average(artefact, times, start)
-        arms = competing_arms(artefact, row, horizons.shown, times, start)
+        arms = competing_arms(artefact, row, horizons.shown, start)
     else:
         at, curve = _risks(artefact, patient, horizons.shown, times, start, scale)
         average = _cohort_curve(artefact, times, start, scale)

@@ -315,6 +315,7 @@ class Arm:
         name: Of the arm: the category's code, or the treatment's column.
         is_observed: Whether it is the arm that the patient's row says.
         horizons: As of the prognosis.
+        curve: Where events compete, at the horizons alone.
         difference: (per horizon) survival under this arm less that under control, with the ends of its 95 % interval
             where the model tells; empty for control, and where events compete.
         incidence: Where events compete: of the event of interest at the horizons.
@@ -354,8 +355,8 @@ class Prognosis:
         label: Of the endpoint.
         title: Of the study.
         time_unit: Of every time.
-        origin: From when the model counts time, in the dictionary's words for the column of the time; empty where
-            this site does not hold the model's plan.
+        origin: From when to when the model counts time, in the dictionary's words for the column of the time; empty
+            where they are not known.
         horizons: At least one. Where events compete, of being free of events of every kind.
         curve: The patient's; likewise.
         cohort_curve: Of a patient at the means of the training cohort.

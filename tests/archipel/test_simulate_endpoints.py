@@ -303,6 +303,22 @@ def test_every_method_tells_how_sure_it_is_of_every_kind(
     assert ((hazard > 0) == (model.of_cause(2)["hazard_variance"] > 0)).all()
 
 
+def test_masks_change_nothing_in_a_model_of_competing_events(
+    competing_study: tuple[Path, Path], tmp_path: Path
+) -> None:
+    study, sites = competing_study
+    shutil.copy(study.parent / "dictionary.toml", tmp_path)
+    text = re.sub(r'^method = "\w+"', 'method = "cox"', study.read_text(), flags=re.MULTILINE)
+    (tmp_path / "study.toml").write_text(text.replace("folds = 5", "folds = 0"))
+    models = []
+    for secure_sum in (False, True):
+        out = tmp_path / str(secure_sum)
+        simulate(tmp_path / "study.toml", sites, out, secure_sum=secure_sum)
+        models.append(read_artefact((out / "model.safetensors").read_bytes()))
+    for name, array in models[0].arrays.items():
+        np.testing.assert_allclose(models[1].arrays[name], array, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
 def test_with_exact_times_every_kind_of_event_has_its_times(
     competing_study: tuple[Path, Path], tmp_path: Path
 ) -> None:
