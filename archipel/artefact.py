@@ -79,6 +79,7 @@ def make_artefact(arrays: Mapping[str, Floats], result: Result, plan: Plan) -> A
         dictionary_hash=dictionary.hash,
         endpoint=study.endpoint.label,
         time_unit=result.study.time_unit,
+        time_origin=_time_origin(plan),
         horizons=study.endpoint.horizons_days,
         exact_times=result.exact_times,
         columns=_columns(plan),
@@ -111,6 +112,12 @@ def with_validity(artefact: Artefact, **changes: object) -> Artefact:
     """Return the artefact with other words in its manifest (`expires`, `intended_use`, `card_hash`), unsigned."""
     content = {**dict(artefact.manifest), **changes, "arrays": {}, "signed_by": None, "signature": None}
     return replace(artefact, manifest=Manifest(**content))
+
+
+def _time_origin(plan: Plan) -> str:
+    """Return what the dictionary says of the time."""
+    time = plan.dictionary.column(plan.study.endpoint.time)
+    return "" if time is None else time.description
 
 
 def _network(plan: Plan) -> ArtefactNetwork | None:

@@ -152,6 +152,8 @@ class Manifest(BaseModel):
     Attributes:
         mode: Whether real sites trained it, or a simulation.
         time_unit: Of `edges` and of every horizon.
+        time_origin: From when to when time is counted, as the dictionary describes the column; empty where it does
+            not.
         exact_times: Whether `edges` are exact event times (the hazard steps there) or ends of intervals.
         columns: Of the model's matrix, in the order of `mean`, `scale` and `beta`.
         layers: The wide layers, in the order of their columns, which stand behind all others.
@@ -190,6 +192,7 @@ class Manifest(BaseModel):
     dictionary_hash: Hash
     endpoint: Line = ""
     time_unit: Line
+    time_origin: Text = ""
     horizons: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=10)] = ()
     exact_times: bool
     columns: Annotated[tuple[ArtefactColumn, ...], Field(min_length=1, max_length=200_000)]

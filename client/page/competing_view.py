@@ -12,7 +12,7 @@ from typing import Any
 from client.page.drawing import PHONE, WIDE, Band, CurveWords, Line, curve, icons, nice_ticks
 from client.page.reader import N_, Reader
 from client.page.shapes import Arm, HorizonRisk, Kind, KindRisk, Prognosis
-from client.page.spoken import arm_name, axis, interval, of_100, read_off, scale, table_times, when
+from client.page.spoken import arm_name, axis, interval, of_100, origin_text, read_off, scale, table_times, when
 from client.page.words import event_name
 
 __all__ = ["competing_parts"]
@@ -107,13 +107,12 @@ def _drawn(found: Prognosis, at: int, title: str, lead: str, reader: Reader) -> 
 
 
 def _origin(found: Prognosis, reader: Reader) -> str:
-    counted = found.origin or reader.text(N_("the study's start of time"))
-    text = reader.text(N_("Time is counted from: %(origin)s."), origin=counted)
+    text = origin_text(found, reader)
     if found.event_free_until:
         text += " " + reader.text(
             N_(
-                "The curves start %(since)s after it, since the patient is known to be free of all these events "
-                "until then."
+                "The curves start %(since)s after that start, since the patient is known to be free of all these "
+                "events until then."
             ),
             since=reader.time(found.event_free_until, found.time_unit),
         )

@@ -58,7 +58,12 @@ class OpenModel:
 
     @property
     def origin(self) -> str:
-        """From when time is counted, as the dictionary says of the column of the time; empty where not known."""
+        """From when time is counted, as the dictionary says of the column of the time; empty where not known.
+
+        Models of an older Archipel do not say; then the plan does, where this site holds it.
+        """
+        if self.artefact.manifest.time_origin:
+            return self.artefact.manifest.time_origin
         column = None if self.plan is None else self.plan.dictionary.column(self.plan.study.endpoint.time)
         return "" if column is None else column.description
 

@@ -8,7 +8,10 @@ from client.page.drawing import nice_ticks
 from client.page.reader import N_, Reader
 from client.page.shapes import Arm, Prognosis
 
-__all__ = ["arm_name", "axis", "in_years", "interval", "of_100", "read_off", "scale", "table_times", "when"]
+__all__ = [
+    "arm_name", "axis", "in_years", "interval", "of_100", "origin_text", "read_off", "scale", "table_times",
+    "when",
+]  # fmt: skip
 
 _PER_YEAR = {"day": 365.25, "month": 12.0}
 _TABLE_ROWS = 9
@@ -75,3 +78,10 @@ def read_off(times: Sequence[float], values: Sequence[float] | None, time: float
         return values[k]
     share = (time - times[k]) / (times[k + 1] - times[k])
     return values[k] + share * (values[k + 1] - values[k])
+
+
+def origin_text(found: Prognosis, reader: Reader) -> str:
+    """Return from when to when time is counted, in the dictionary's words."""
+    if not found.origin:
+        return reader.text(N_("From which day on the study counts time, this site does not know: ask its contact."))
+    return reader.text(N_("Time, as the study counts it: %(origin)s."), origin=found.origin.rstrip("."))

@@ -16,7 +16,7 @@ from client.page.drawing import PHONE, WIDE, Band, CurveWords, bar, curve, icons
 from client.page.facts import Facts
 from client.page.reader import N_, Reader
 from client.page.shapes import Arm, HorizonRisk, Moved, Prognosis, Refused
-from client.page.spoken import arm_name, axis, interval, of_100, read_off, scale, table_times, when
+from client.page.spoken import arm_name, axis, interval, of_100, origin_text, read_off, scale, table_times, when
 from client.page.words import Outcome, notice_text, outcome_of, plain_name
 
 __all__ = ["PatientView", "Seen", "patient_view"]
@@ -138,11 +138,13 @@ def _numbers(found: Prognosis, risk: HorizonRisk, words: Outcome, when: str, rea
 
 
 def _origin(found: Prognosis, reader: Reader) -> str:
-    counted = found.origin or reader.text(N_("the study's start of time"))
-    text = reader.text(N_("Time is counted from: %(origin)s."), origin=counted)
+    text = origin_text(found, reader)
     if found.event_free_until:
         text += " " + reader.text(
-            N_("The curve starts %(since)s after it, since the patient is known to be free of the event until then."),
+            N_(
+                "The curve starts %(since)s after that start, since the patient is known to be free of the event "
+                "until then."
+            ),
             since=reader.time(found.event_free_until, found.time_unit),
         )
     return text + " " + reader.text(N_("The dashed line is a patient at the average of those who trained the model."))

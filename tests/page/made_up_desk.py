@@ -80,7 +80,8 @@ def prognosis(*, title: str = "Overall survival in adrenocortical carcinoma", la
         ),
     )
     return Prognosis(
-        KEY, "acc-survival", label, title, "day", "diagnosis", risks(1.7), curve(1.7), curve(1.0, band=False), 0.9,
+        KEY, "acc-survival", label, title, "day", "From diagnosis to death or last contact", risks(1.7),
+        curve(1.7), curve(1.0, band=False), 0.9,
         moved, (LayerShare("clinical", 4, 4), LayerShare("rna", 0, 500), LayerShare("cnv", 420, 500)),
         (Notice("layer-missing", {"layer": "rna"}), Notice("interval-shrunken")), arms, None, False, None,
         False, 0.95,

@@ -60,7 +60,7 @@ def test_until_when_a_patient_is_free_of_the_event_stands_in_no_address(clinicia
     page = clinician.page
     page.fill("#since", "417")
     page.get_by_role("button", name="Show from then on").click()
-    expect(page.locator("#risk")).to_contain_text("The curve starts 417 days after it")
+    expect(page.locator("#risk")).to_contain_text("The curve starts 417 days after that start")
     page.get_by_role("link", name="1 year", exact=True).click()
     page.wait_for_url("**horizon=365")
     expect(page.locator("#lead")).to_contain_text("1 year from then on")

@@ -11,7 +11,7 @@ from client.model_fetch import fetch_models
 from client.models import accept_model, remove_model
 from client.page.open_model import OpenModel, OpenModels
 from client.page.shapes import Refused
-from tests.client.page.page_kit import codes
+from tests.client.page.page_kit import codes, small_model
 from tests.model_release import NOW, SmallHub
 
 
@@ -113,3 +113,10 @@ def test_a_card_that_says_nothing_of_the_penalty_counts_as_penalised(held: Held)
     found = held.models.open(held.key)
     assert isinstance(found, OpenModel)
     assert found.is_penalised
+
+
+def test_a_model_says_itself_from_when_time_is_counted() -> None:
+    """Also at a site that never saw the study's plan."""
+    said = small_model(time_origin="From diagnosis to death or last contact")
+    assert (said.plan, said.origin) == (None, "From diagnosis to death or last contact")
+    assert small_model().origin == ""
