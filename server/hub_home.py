@@ -26,9 +26,9 @@ from privacy.storage import write_durably
 from schemas.errors import Fault, FaultsError
 from schemas.operation import port_problem
 from schemas.processes import run_folder
-from server.hub_settings import HOST_REMEDY, HubSettings, is_host, load_hub_settings
+from server.hub_settings import HOST_REMEDY, HubPlaces, HubSettings, is_host, load_hub_settings
 
-__all__ = ["HubSettings", "check_hub", "free_port", "hub_init", "load_hub_settings", "write_private"]
+__all__ = ["HubSettings", "check_folder", "check_hub", "free_port", "hub_init", "load_hub_settings", "write_private"]
 
 _AUTHORITY_DAYS = 3650
 _SERVER_DAYS = 825
@@ -37,24 +37,34 @@ _QUIET_PORTS = range(20_000, 32_768)
 
 def check_hub(settings: HubSettings) -> list[Fault]:
     """Returns everything that would keep the hub from starting, all at once."""
+    return [*check_folder(settings), *_port_faults(settings)]
+
+
+def check_folder(places: HubPlaces) -> list[Fault]:
+    """Returns what is wrong with keys, certificates and the list of sites, whatever the settings say."""
     faults = []
     for path, private in (
-        (settings.authority, False),
-        (settings.server_certificate, False),
-        (settings.server_key, True),
-        (settings.superexec_secret, True),
-        (settings.control_token, True),
+        (places.authority, False),
+        (places.server_certificate, False),
+        (places.server_key, True),
+        (places.superexec_secret, True),
+        (places.control_token, True),
     ):
         if not path.is_file():
             faults.append(Fault(str(path), "is missing", "restore it from backup or run `archipel hub init`"))
         elif private and path.stat().st_mode & 0o077:
             faults.append(Fault(str(path), "can be read by other users", f"chmod 600 {path}"))
-    if settings.server_certificate.is_file():
-        faults += _certificate_faults(settings)
+    if places.server_certificate.is_file():
+        faults += _certificate_faults(places)
     try:
-        read_sites(settings)
+        read_sites(places)
     except (ValueError, KeyError, TypeError):
-        faults.append(Fault(str(settings.sites_file), "is not a list of sites", "restore it from backup"))
+        faults.append(Fault(str(places.sites_file), "is not a list of sites", "restore it from backup"))
+    return faults
+
+
+def _port_faults(settings: HubSettings) -> list[Fault]:
+    faults = []
     for name, host, port in (
         ("public_port", settings.listen, settings.public_port),
         ("internal_port", "127.0.0.1", settings.internal_port),
@@ -68,10 +78,10 @@ def check_hub(settings: HubSettings) -> list[Fault]:
     return faults
 
 
-def _certificate_faults(settings: HubSettings) -> list[Fault]:
-    where = str(settings.server_certificate)
+def _certificate_faults(places: HubPlaces) -> list[Fault]:
+    where = str(places.server_certificate)
     try:
-        certificate = x509.load_pem_x509_certificate(settings.server_certificate.read_bytes())
+        certificate = x509.load_pem_x509_certificate(places.server_certificate.read_bytes())
     except ValueError:
         return [Fault(where, "is not a certificate", "run `archipel hub init`")]
     end = certificate.not_valid_after_utc
@@ -80,10 +90,10 @@ def _certificate_faults(settings: HubSettings) -> list[Fault]:
     return []
 
 
-def read_sites(settings: HubSettings) -> dict[str, str]:
+def read_sites(places: HubPlaces) -> dict[str, str]:
     """Returns the public key of each enrolled site by name; empty before the first enrolment."""
     try:
-        entries = json.loads(settings.sites_file.read_text("utf-8"))
+        entries = json.loads(places.sites_file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     return {str(entry["name"]): str(entry["node_public_key"]) for entry in entries}

@@ -16,9 +16,10 @@ from pathlib import Path
 from schemas.errors import FaultsError
 from schemas.processes import Child
 from schemas.supervised import run_supervised
-from server.hub_home import HubSettings, check_hub, hub_init, load_hub_settings
+from server.hub_home import HubSettings, check_folder, check_hub, hub_init, load_hub_settings
+from server.hub_settings import SETTINGS_FILE, HubFolder
 
-__all__ = ["answers", "await_hub", "children", "hub_init", "is_up", "serve"]
+__all__ = ["answers", "await_hub", "children", "hub_init", "is_up", "serve", "verify_hub"]
 
 
 def children(home: Path) -> list[Child]:
@@ -41,12 +42,27 @@ def serve(home: Path, announce: Callable[[str], None] = lambda _: None) -> int:
     """
     from server.hub_watch import HubWatch
 
-    settings = load_hub_settings(home)
-    faults = check_hub(settings)
-    if faults:
-        raise FaultsError(f"hub {settings.home}", faults)
+    settings = verify_hub(home)
     home = settings.home
     return run_supervised(home, "hub", children(home), settings, lambda states: HubWatch(home, states), announce)
+
+
+def verify_hub(home: Path) -> HubSettings:
+    """Returns the settings of a hub that can start.
+
+    Raises:
+        FaultsError: Naming every fault of settings, keys, certificates and ports at once.
+    """
+    try:
+        settings = load_hub_settings(home)
+        faults = check_hub(settings)
+    except FaultsError as error:
+        # Where keys and certificates lie does not depend on what the file says.
+        is_hub = (home / SETTINGS_FILE).exists()
+        faults = [*error.faults, *(check_folder(HubFolder(home)) if is_hub else [])]
+    if faults:
+        raise FaultsError(f"hub {home.resolve()}", faults)
+    return settings
 
 
 def is_up(settings: HubSettings) -> bool:

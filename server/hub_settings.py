@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import abc
 import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +17,7 @@ from schemas.environment import HUB_PREFIX, SettingsSource
 from schemas.errors import Fault, FaultsError
 from schemas.operation import Host, Logs, Port
 
-__all__ = ["HOST_REMEDY", "SETTINGS_FILE", "HubSettings", "is_host", "load_hub_settings"]
+__all__ = ["HOST_REMEDY", "SETTINGS_FILE", "HubFolder", "HubPlaces", "HubSettings", "is_host", "load_hub_settings"]
 
 SETTINGS_FILE = "hub.toml"
 HOST_REMEDY = "write it without https:// and without a port, for example hub.example.org"
@@ -24,7 +26,63 @@ _PORTS = ("public_port", "internal_port", "metrics_port")
 _Taken = Annotated[int, Field(ge=1, le=65_535)]
 
 
-class HubSettings(BaseModel):
+class HubPlaces(abc.ABC):
+    """Where everything of a hub lies, whatever its settings say."""
+
+    @property
+    @abc.abstractmethod
+    def home(self) -> Path:
+        """The hub's folder."""
+
+    @property
+    def authority(self) -> Path:
+        """Certificate of the hub's own authority; each site holds a copy."""
+        return self.home / "keys" / "hub-ca.crt"
+
+    @property
+    def server_certificate(self) -> Path:
+        """Certificate of both listeners."""
+        return self.home / "keys" / "server.crt"
+
+    @property
+    def server_key(self) -> Path:
+        """Private key of both listeners."""
+        return self.home / "keys" / "server.key"
+
+    @property
+    def superexec_secret(self) -> Path:
+        """Secret with which the launcher asks for tasks."""
+        return self.home / "keys" / "superexec.secret"
+
+    @property
+    def control_token(self) -> Path:
+        """Bearer token of the control API."""
+        return self.home / "keys" / "control.token"
+
+    @property
+    def sites_file(self) -> Path:
+        """The enrolled sites."""
+        return self.home / "sites.json"
+
+    @property
+    def nodes_file(self) -> Path:
+        """Site name to Flower node id, true for the SuperLink running now."""
+        return self.home / "run" / "nodes.json"
+
+
+@dataclass(frozen=True)
+class HubFolder(HubPlaces):
+    """A folder whose settings cannot be read."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        """The hub's folder."""
+        return self.folder
+
+
+class HubSettings(BaseModel, HubPlaces):
     """Everything in hub.toml.
 
     Attributes:
@@ -80,41 +138,6 @@ class HubSettings(BaseModel):
     def internal_address(self) -> str:
         """Address of the internal listener, as Flower's clients want it."""
         return f"127.0.0.1:{self.internal_port}"
-
-    @property
-    def authority(self) -> Path:
-        """Certificate of the hub's own authority; each site holds a copy."""
-        return self.home / "keys" / "hub-ca.crt"
-
-    @property
-    def server_certificate(self) -> Path:
-        """Certificate of both listeners."""
-        return self.home / "keys" / "server.crt"
-
-    @property
-    def server_key(self) -> Path:
-        """Private key of both listeners."""
-        return self.home / "keys" / "server.key"
-
-    @property
-    def superexec_secret(self) -> Path:
-        """Secret with which the launcher asks for tasks."""
-        return self.home / "keys" / "superexec.secret"
-
-    @property
-    def control_token(self) -> Path:
-        """Bearer token of the control API."""
-        return self.home / "keys" / "control.token"
-
-    @property
-    def sites_file(self) -> Path:
-        """The enrolled sites."""
-        return self.home / "sites.json"
-
-    @property
-    def nodes_file(self) -> Path:
-        """Site name to Flower node id, true for the SuperLink running now."""
-        return self.home / "run" / "nodes.json"
 
 
 def load_hub_settings(home: Path, environ: Mapping[str, str] | None = None) -> HubSettings:

@@ -306,8 +306,12 @@ class Launcher:
                 logging.shutdown()
                 os._exit(code)
         self._children[child] = token
-        write_private(self._token_file(child), token.encode())
-        (self._settings.home / "run" / "serverapp.pid").write_text(f"{child}\n")
+        try:
+            write_private(self._token_file(child), token.encode())
+            (self._settings.home / "run" / "serverapp.pid").write_text(f"{child}\n")
+        except (OSError, ArchipelError) as error:
+            # They serve whoever comes after a crash; a full disk must not end a run that needs no room for them.
+            log.warning("the server task of process %d is not noted (%s)", child, type(error).__name__)
         log.info("server task started (process %d)", child)
 
     def _reap(self) -> None:

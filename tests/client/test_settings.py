@@ -1,9 +1,11 @@
+import socket
 from pathlib import Path
 
 import pytest
 
 from client.dialect import Dialect
 from client.settings import DatasetBudget, Floors, SiteFloors, load_settings
+from client.site_process import verify_site
 from schemas.errors import FaultsError
 
 GOOD = """
@@ -170,3 +172,19 @@ def test_faults_of_the_patient_page_are_named_with_all_others(tmp_path: Path) ->
     assert [fault.where for fault in caught.value.faults] == [f"site.toml line {n}" for n in (4, 9, 10, 11, 12)]
     with pytest.raises(FaultsError, match="belong together"):
         load_settings(write(tmp_path, GOOD + '[view]\ntls_key = "k"\n'))
+
+
+def test_a_start_names_faults_of_settings_keys_and_ports_together(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(GOOD + "colour = 1\n")
+    with pytest.raises(FaultsError) as caught:
+        verify_site(tmp_path)
+    assert [fault.where for fault in caught.value.faults] == ["site.toml line 8", "keys/node.key", "keys/hub-ca.crt"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        (tmp_path / "site.toml").write_text(GOOD + f"metrics_port = {taken.getsockname()[1]}\n")
+        with pytest.raises(FaultsError) as caught:
+            verify_site(tmp_path)
+    assert [fault.where for fault in caught.value.faults] == ["metrics_port", "keys/node.key", "keys/hub-ca.crt"]
+    with pytest.raises(FaultsError, match="this folder is no site's"):
+        verify_site(tmp_path / "nowhere")

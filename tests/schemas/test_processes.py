@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,3 +124,54 @@ def test_an_error_of_main_is_told_and_ends_the_process_with_1() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_supervisor_lives_through_a_full_disk_and_notes_its_children_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = Child("sleeper", [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"])
+    supervisor = Supervisor(tmp_path, [sleeper])
+    write, open_ = Path.write_text, os.open
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def no_new_file(path: object, flags: int, *rest: Any, **others: Any) -> int:
+        return (
+            full()
+            if flags & os.O_CREAT and str(path).startswith(str(tmp_path))
+            else open_(path, flags, *rest, **others)
+        )
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_text", full)
+        disk.setattr(os, "open", no_new_file)
+        thread = threading.Thread(target=supervisor.serve)
+        thread.start()
+        eventually(lambda: supervisor.states()[0].pid is not None)
+        first = supervisor.states()[0].pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: supervisor.states()[0].restarts == 1 and supervisor.states()[0].pid is not None)
+        assert supervisor.states()[0].last_exit == -9
+        assert not (tmp_path / "run" / "sleeper.pid").exists()
+    assert Path.write_text is write
+    eventually((tmp_path / "run" / "sleeper.pid").exists)
+    eventually(lambda: (tmp_path / "run" / "sleeper.pid").read_text() == f"{supervisor.states()[0].pid}\n")
+    supervisor.request_stop()
+    thread.join(60)
+    assert supervisor.states()[0].pid is None
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, [Child("sleeper", [str(tmp_path / "later")])])
+    supervisor._lives["sleeper"].rule = Restarts(most_s=0.1)
+    thread = threading.Thread(target=supervisor.serve)
+    thread.start()
+    eventually(lambda: supervisor.states()[0].trouble == "No such file or directory")
+    (tmp_path / "later").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "later").chmod(0o700)
+    eventually(lambda: supervisor.states()[0].pid is not None)
+    assert supervisor.states()[0].trouble == ""
+    supervisor.request_stop()
+    thread.join(60)

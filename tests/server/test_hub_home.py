@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from schemas.errors import FaultsError
 from server import hub_home
 from server.hub_home import HubSettings, check_hub, free_port, hub_init, load_hub_settings
+from server.hub_process import verify_hub
 
 
 @pytest.fixture
@@ -181,3 +182,19 @@ def test_the_example_settings_load(tmp_path: Path) -> None:
     (tmp_path / "hub.toml").write_text(example.read_text("utf-8"), "utf-8")
     settings = load_hub_settings(tmp_path, {})
     assert (settings.host, settings.logs, settings.metrics_port) == ("hub.example.org", "files", 0)
+
+
+def test_a_start_names_faults_of_settings_and_folder_together(
+    hub: HubSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert verify_hub(hub.home) == hub
+    hub.server_key.chmod(0o644)
+    monkeypatch.setenv("ARCHIPEL_HUB__PUBLIC_PORT", "none")
+    with pytest.raises(FaultsError) as caught:
+        verify_hub(hub.home)
+    assert [fault.where for fault in caught.value.faults] == [
+        "variable ARCHIPEL_HUB__PUBLIC_PORT", str(hub.server_key),
+    ]  # fmt: skip
+    with pytest.raises(FaultsError, match="this folder is no hub's") as caught:
+        verify_hub(hub.home / "keys")
+    assert len(caught.value.faults) == 1
