@@ -39,7 +39,7 @@ __all__ = [
 
 _LARGEST_LOG = 600.0
 _SMALL = 1e-3
-_NODES = 48
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 
 
 @dataclass(frozen=True)
@@ -194,15 +194,15 @@ def incidence_contributions(artefact: Artefact, patients: Cohort, times: Floats,
     """
     shares = interval_shares(artefact, start, np.asarray(times, dtype=np.float64))
     kinds, x = _kinds(artefact), model_matrix(artefact, patients)
-    at, weight = np.polynomial.legendre.leggauss(_NODES)
+    baseline = np.stack([kind.hazard for kind in kinds])[:, None, None, :] * shares  # (C, 1, m, K)
     parts = np.zeros((len(x), len(shares), x.shape[1]))
     for i, row in enumerate(x):
         log_hazards = np.array([row @ kind.beta for kind in kinds])
-        slope = np.zeros((len(kinds), len(shares)))
-        for node, share in zip((at + 1) / 2, weight / 2, strict=True):
-            met = _hazards_met(kinds, node * log_hazards[:, None], shares)[:, 0]
-            # dF / d eta_d = sum_j dF / du_dj u_dj
-            slope += share * (incidence_gradient(met, 0) * met).sum(axis=2)
+        met = _factors((_NODES + 1) / 2 * log_hazards[:, None])[:, :, None, None] * baseline  # (C, nodes, m, K)
+        flat = met.reshape(len(kinds), -1, met.shape[3])
+        # dF / d eta_d = sum_j dF / du_dj u_dj
+        slopes = (incidence_gradient(flat, 0) * flat).sum(axis=2).reshape(met.shape[:3])
+        slope = np.einsum("q,dqm->dm", _WEIGHTS / 2, slopes)
         parts[i] = sum(slope[d][:, None] * (row * kind.beta) for d, kind in enumerate(kinds))
     return parts
 
