@@ -6,7 +6,8 @@
 Any tar reads it; this reader takes nothing but what this writer writes. The manifest's own hash stands in its name,
 and from the sizes in it follow the place of every header, block and padding byte, so whatever was flipped, cut off,
 added, doubled or linked is found and named before anything is written anywhere. Whoever can write the file can write
-another one that holds: a backup proves that it is whole, not who made it. Keep it like the keys in it.
+another one that holds: a backup proves that it is whole, not who made it. Keep it like the keys in it, or under a
+passphrase (`archipel.sealing`), which nobody can make another one under who does not know it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import os
 import re
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from archipel.sealing import MAGIC, seal, unseal
 from privacy.storage import storage_error, sync_folder
 from schemas.artefact_manifest import Hash, Key32
 from schemas.canonical import canonical_json, read_canonical, sha256_hex
@@ -121,23 +124,26 @@ def member_of(name: str, path: Path) -> Member:
     return Member(name=name, size=size, sha256=digest.hexdigest())
 
 
-def write_backup(out: Path, manifest: Manifest, folder: Path) -> None:
+def write_backup(out: Path, manifest: Manifest, folder: Path, passphrase: str | None = None) -> None:
     """Write a backup in one piece; on return it is on the disk, readable by its owner alone.
 
     Args:
         out: The file, which must not be there.
         manifest: Whose members lie in `folder` and change no more.
         folder: Of the members.
+        passphrase: Under which the file is encrypted; None: it is not.
 
     Raises:
         BackupError: When there is such a file already.
+        SealError: When the passphrase is too short.
         StorageError: When the disk does not take it; nothing is left behind.
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            for block in _blocks(manifest, folder):
+            blocks = _blocks(manifest, folder)
+            for block in blocks if passphrase is None else seal(blocks, passphrase):
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
@@ -175,13 +181,19 @@ class _Place:
     start: int
 
 
-def verify_backup(path: Path, kind: Literal["site-backup", "hub-backup"]) -> Manifest:
+def verify_backup(path: Path, kind: Literal["site-backup", "hub-backup"], passphrase: str | None = None) -> Manifest:
     """Read all of a backup and write nothing.
 
+    Args:
+        path: The file.
+        kind: Which it has to be.
+        passphrase: Under which it was written, if under one.
+
     Raises:
+        SealError: For another passphrase.
         BackupError: Naming the first member that is not what was written.
     """
-    with _opened(path) as file:
+    with _opened(path, passphrase) as file:
         manifest = _manifest(file)[0]
         if manifest.kind != kind:
             other = "a hub's" if manifest.kind == "hub-backup" else "a site's"
@@ -192,14 +204,14 @@ def verify_backup(path: Path, kind: Literal["site-backup", "hub-backup"]) -> Man
     return manifest
 
 
-def extract_backup(path: Path, folder: Path) -> Manifest:
+def extract_backup(path: Path, folder: Path, passphrase: str | None = None) -> Manifest:
     """Write the members of a backup into an empty folder, each verified once more on its way.
 
     Raises:
         BackupError: Naming the first member that is not what was written.
         StorageError: When the disk does not take it.
     """
-    with _opened(path) as file:
+    with _opened(path, passphrase) as file:
         manifest = _manifest(file)[0]
         for place in _places(file, path):
             target = folder / place.member.name
@@ -216,10 +228,21 @@ def extract_backup(path: Path, folder: Path) -> Manifest:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path, passphrase: str | None) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
-            yield file
+            is_sealed = file.read(len(MAGIC)) == MAGIC
+            file.seek(0)
+            if not is_sealed:
+                yield file
+                return
+            if passphrase is None:
+                raise BackupError(f"{path.name} is encrypted: name the file of its passphrase (--passphrase-file).")
+            folder = path.parent if os.access(path.parent, os.W_OK) else None
+            with tempfile.TemporaryFile(dir=folder) as plain:  # has no name, and is gone with this process
+                for block in unseal(file, passphrase):
+                    plain.write(block)
+                yield plain
     except OSError as error:
         raise BackupError(f"{path} cannot be read ({error.strerror}): check the path.") from None
 

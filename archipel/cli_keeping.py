@@ -19,10 +19,19 @@ Out = Annotated[
     ),
 ]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="What `backup` wrote.", show_default=False)]
+Phrase = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        metavar="FILE",
+        help="Encrypt with its first line (12 characters or more); to restore, the same.",
+        show_default=False,
+    ),
+]
 Who = Annotated[str | None, typer.Option("--by", help="Who decides; default: this login.", show_default=False)]
 
 
-def backup_site(out: Out, home: SiteHome = SITE) -> None:
+def backup_site(out: Out, home: SiteHome = SITE, passphrase_file: Phrase = None) -> None:
     """Write this site's state into one file, also while the site runs; patients' tables are never in it.
 
     In it: settings, ledger, approvals, budget, what was answered (and not the answers), the fingerprints of cohorts
@@ -34,14 +43,14 @@ def backup_site(out: Out, home: SiteHome = SITE) -> None:
     from client.settings import load_settings
 
     path = _named(out, load_settings(home).name)
-    found = make(home, path, utc_now())
+    found = make(home, path, utc_now(), _phrase(passphrase_file))
     say(
         f"The site {found.name} is in {path}: {len(found.members)} files, {found.ledger_count} entries of the ledger."
     )
     say("Keep it on another machine, as confidential as this folder. The patients' tables are not in it.")
 
 
-def restore_site(file: File, home: SiteHome = SITE, by: Who = None) -> None:
+def restore_site(file: File, home: SiteHome = SITE, by: Who = None, passphrase_file: Phrase = None) -> None:
     """Make a site from a backup, in an empty folder: all of the file is verified before anything is written.
 
     The site gets new keys, so the hub enrols it anew. It answers no run from before the backup ever again, no plan
@@ -52,7 +61,7 @@ def restore_site(file: File, home: SiteHome = SITE, by: Who = None) -> None:
     from archipel.site_backup import restore_site as make
     from client.settings import load_settings
 
-    found, request, n_runs = make(file, home, utc_now(), who=_person(by))
+    found, request, n_runs = make(file, home, utc_now(), who=_person(by), passphrase=_phrase(passphrase_file))
     settings = load_settings(home)
     say(f"The site {found.name} is in {home.resolve()}, as it was on {found.created:%Y-%m-%d %H:%M} UTC.")
     say(f"Its ledger goes on after {found.ledger_count} entries. {n_runs} runs from before are refused for good,")
@@ -109,23 +118,23 @@ def accept_loss(
     say(f"Accepted by {accepted.accepted_by}; it stands in the ledger.")
 
 
-def backup_hub(out: Out, home: HubHome = HUB) -> None:
+def backup_hub(out: Out, home: HubHome = HUB, passphrase_file: Phrase = None) -> None:
     """Write the hub's state into one file, also while the hub runs. ALL OF ITS SECRET KEYS ARE IN IT.
 
     Whoever has the file can be this hub: its authority, its identity, its keys for models and heads are in it, since
-    no site could come back to a hub without them. Encrypt it, and keep it as these keys are kept.
+    no site could come back to a hub without them. Encrypt it (`--passphrase-file`), keep it as these keys are kept.
     """
     from archipel.homes import utc_now
     from archipel.hub_backup import backup_hub as make
     from server.hub_home import load_hub_settings
 
     path = _named(out, load_hub_settings(home).host)
-    found = make(home, path, utc_now())
+    found = make(home, path, utc_now(), _phrase(passphrase_file))
     say(f"The hub {found.name} is in {path}: {len(found.members)} files.")
-    say("ALL SECRET KEYS OF THE HUB ARE IN IT: whoever has this file can be this hub. Encrypt it, keep it apart.")
+    say("ALL SECRET KEYS OF THE HUB ARE IN IT: whoever has this file can be this hub. Keep it apart, encrypted.")
 
 
-def restore_hub(file: File, home: HubHome = HUB) -> None:
+def restore_hub(file: File, home: HubHome = HUB, passphrase_file: Phrase = None) -> None:
     """Make a hub from a backup, in an empty folder; its sites come back by themselves, its open runs are ended.
 
     All of the file is verified before anything is written. Never let the old hub run beside it.
@@ -133,7 +142,7 @@ def restore_hub(file: File, home: HubHome = HUB) -> None:
     from archipel.homes import utc_now
     from archipel.hub_backup import restore_hub as make
 
-    found, n_ended = make(file, home, utc_now())
+    found, n_ended = make(file, home, utc_now(), _phrase(passphrase_file))
     say(f"The hub {found.name} is in {home.resolve()}, as it was on {found.created:%Y-%m-%d %H:%M} UTC.")
     say(f"{n_ended} runs that were not done are ended: sites may have answered more of them than the backup knows.")
     say("What came after the backup is gone: enrol and revoke sites, release and withdraw models again.")
@@ -146,6 +155,20 @@ def _named(out: Path, name: str) -> Path:
 
     safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
     return out / f"{safe}-{utc_now():%Y%m%dT%H%M%SZ}.backup.tar" if out.is_dir() else out
+
+
+def _phrase(file: Path | None) -> str | None:
+    """Return the passphrase in a file, which its owner alone may read."""
+    from schemas.errors import Fault, FaultsError
+
+    if file is None:
+        return None
+    try:
+        if file.stat().st_mode & 0o077:
+            raise FaultsError(str(file), [Fault(file.name, "can be read by other users", f"chmod 600 {file}")])
+        return file.read_text("utf-8").partition("\n")[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError):
+        raise FaultsError(str(file), [Fault(file.name, "cannot be read as text", "check the path")]) from None
 
 
 def _person(given: str | None) -> str:

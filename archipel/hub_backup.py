@@ -47,13 +47,14 @@ RESTORED_MESSAGE = (
 )
 
 
-def backup_hub(home: Path, out: Path, now: datetime.datetime) -> Manifest:
+def backup_hub(home: Path, out: Path, now: datetime.datetime, passphrase: str | None = None) -> Manifest:
     """Write a hub's state, its keys included, into one file, while the hub runs or not.
 
     Args:
         home: The hub's folder.
         out: The file, which must not be there yet.
         now: The clock.
+        passphrase: Under which the file is encrypted; None: it is not.
 
     Raises:
         BackupError: When the database is damaged, or something that a hub needs is missing.
@@ -76,17 +77,20 @@ def backup_hub(home: Path, out: Path, now: datetime.datetime) -> Manifest:
             identity=public_text(load_key(home, IDENTITY).public_key()),
             members=tuple(member_of(name, folder / name) for name in names),
         )
-        write_backup(out, manifest, folder)
+        write_backup(out, manifest, folder, passphrase)
     return manifest
 
 
-def restore_hub(path: Path, home: Path, now: datetime.datetime) -> tuple[Manifest, int]:
+def restore_hub(
+    path: Path, home: Path, now: datetime.datetime, passphrase: str | None = None
+) -> tuple[Manifest, int]:
     """Make a hub from a backup: the same keys and sites, and every run that was not done ended.
 
     Args:
         path: The backup; hostile until read.
         home: A folder that is empty or not there.
         now: The clock.
+        passphrase: Under which the backup was written, if under one.
 
     Returns:
         What the backup says, and how many runs it ended.
@@ -95,11 +99,11 @@ def restore_hub(path: Path, home: Path, now: datetime.datetime) -> tuple[Manifes
         BackupError: When the file is not a whole backup of a hub, or the folder is not empty; nothing is made then.
         ArchipelError: When a file in it is not what a hub writes; likewise.
     """
-    manifest = verify_backup(path, "hub-backup")
+    manifest = verify_backup(path, "hub-backup", passphrase)
     if not _NEEDED <= set(manifest.names) <= {*_FILES, DATABASE}:
         raise BackupError("The backup holds files that are no part of a hub's state, or lacks some that are.")
     with empty_home(home) as staging:
-        extract_backup(path, staging)
+        extract_backup(path, staging, passphrase)
         load_hub_settings(staging)
         list_sites(staging)
         if public_text(load_key(staging, IDENTITY).public_key()) != manifest.identity:

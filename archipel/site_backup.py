@@ -61,13 +61,14 @@ _ALLOWED = re.compile(
 
 
 # ---------------------------------------------------------------- taking it
-def backup_site(home: Path, out: Path, now: datetime.datetime) -> Manifest:
+def backup_site(home: Path, out: Path, now: datetime.datetime, passphrase: str | None = None) -> Manifest:
     """Write a site's state into one file, while the site runs or not.
 
     Args:
         home: The site's folder.
         out: The file, which must not be there yet.
         now: The clock.
+        passphrase: Under which the file is encrypted; None: it is not.
 
     Raises:
         BackupError: When something of the state is damaged: an earlier backup must not be thrown away for this one.
@@ -96,7 +97,7 @@ def backup_site(home: Path, out: Path, now: datetime.datetime) -> Manifest:
             ledger_hash=head.hash,
             members=tuple(member_of(name, folder / name) for name in names),
         )
-        write_backup(out, manifest, folder)
+        write_backup(out, manifest, folder, passphrase)
     return manifest
 
 
@@ -142,7 +143,9 @@ def _blank(path: Path) -> None:
 
 
 # ---------------------------------------------------------------- a site made from it
-def restore_site(path: Path, home: Path, now: datetime.datetime, *, who: str) -> tuple[Manifest, JoinRequest, int]:
+def restore_site(
+    path: Path, home: Path, now: datetime.datetime, *, who: str, passphrase: str | None = None
+) -> tuple[Manifest, JoinRequest, int]:
     """Make a site from a backup: with new keys, every run from before refused for good, and no plan approved.
 
     Args:
@@ -150,6 +153,7 @@ def restore_site(path: Path, home: Path, now: datetime.datetime, *, who: str) ->
         home: A folder that is empty or not there.
         now: The clock.
         who: The person; stands in the ledger.
+        passphrase: Under which the backup was written, if under one.
 
     Returns:
         What the backup says, the request for the hub, and how many runs are refused.
@@ -158,12 +162,12 @@ def restore_site(path: Path, home: Path, now: datetime.datetime, *, who: str) ->
         BackupError: When the file is not a whole backup of a site, or the folder is not empty; nothing is made then.
         ArchipelError: When a file in it is not what a site writes; likewise.
     """
-    manifest = verify_backup(path, "site-backup")
+    manifest = verify_backup(path, "site-backup", passphrase)
     wrong = [name for name in manifest.names if not _ALLOWED.fullmatch(name)]
     if wrong or SETTINGS_FILE not in manifest.names:
         raise BackupError("The backup holds files that are no part of a site's state, or lacks its settings.")
     with empty_home(home) as staging:
-        extract_backup(path, staging)
+        extract_backup(path, staging, passphrase)
         _verify_content(staging, manifest)
         n_runs = _make_ready(staging, manifest, now, who)
         settings = load_settings(staging)

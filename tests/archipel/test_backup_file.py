@@ -21,6 +21,7 @@ from archipel.backup_file import (
     verify_backup,
     write_backup,
 )
+from archipel.sealing import MAGIC, SealError
 from schemas.canonical import sha256_hex
 
 NOW = datetime.datetime(2026, 11, 21, 3, 0, tzinfo=datetime.UTC)
@@ -172,3 +173,55 @@ def test_a_manifest_of_another_version_or_in_another_spelling_is_refused(tmp_pat
 def test_a_hubs_backup_is_no_sites(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="the backup of a hub's folder"):
         verify_backup(made(tmp_path, FILES, "hub-backup"), "site-backup")
+
+
+# ---------------------------------------------------------------- under a passphrase
+PHRASE = "correct horse battery"
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sealed")
+    big = {**FILES, "models/m/model.safetensors": bytes(range(256)) * 12_000}  # several chunks
+    path = made(folder, big)
+    members = verify_backup(path, "site-backup")
+    write_backup(folder / "sealed.tar", members, folder / "source", PHRASE)
+    return folder / "sealed.tar"
+
+
+def test_what_was_sealed_comes_back_with_its_passphrase_alone(sealed: Path, tmp_path: Path) -> None:
+    assert b"site.toml" not in sealed.read_bytes()
+    assert verify_backup(sealed, "site-backup", PHRASE).names[:4] == tuple(FILES)
+    extract_backup(sealed, tmp_path, PHRASE)
+    assert (tmp_path / "models/m/model.safetensors").read_bytes() == bytes(range(256)) * 12_000
+    with pytest.raises(BackupError, match="is encrypted"):
+        verify_backup(sealed, "site-backup")
+    with pytest.raises(SealError, match="The passphrase is another one"):
+        verify_backup(sealed, "site-backup", PHRASE + "!")
+
+
+def test_a_short_passphrase_seals_nothing(backup: Path, tmp_path: Path) -> None:
+    manifest = verify_backup(backup, "site-backup")
+    with pytest.raises(SealError, match="shorter than 12"):
+        write_backup(tmp_path / "s.tar", manifest, backup.parent / "source", "short")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", [30, 60, 2_000_000, -1])
+def test_a_sealed_file_that_was_changed_is_found(sealed: Path, tmp_path: Path, at: int) -> None:
+    content = bytearray(sealed.read_bytes())
+    content[at] ^= 1
+    (tmp_path / "s.tar").write_bytes(content)
+    with pytest.raises(SealError):
+        verify_backup(tmp_path / "s.tar", "site-backup", PHRASE)
+
+
+def test_chunks_cut_off_moved_or_doubled_are_found(sealed: Path, tmp_path: Path) -> None:
+    content = sealed.read_bytes()
+    head, size = len(MAGIC) + 32, (1 << 20) + 16
+    parts = [content[i : i + size] for i in range(head, len(content), size)]
+    assert len(parts) >= 3
+    for other in (parts[:-1], [parts[1], parts[0], *parts[2:]], [parts[0], *parts], []):
+        (tmp_path / "s.tar").write_bytes(content[:head] + b"".join(other))
+        with pytest.raises(SealError):
+            verify_backup(tmp_path / "s.tar", "site-backup", PHRASE)
