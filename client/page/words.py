@@ -186,7 +186,7 @@ def calibration_text(found: SiteCalibration | None, unit: str, reader: Reader) -
     ]
     if found.c is not None:
         parts.append(reader.text(N_("C %(value)s"), value=_with(found.c, found.c_low, found.c_high, reader)))
-    return "; ".join(parts) + reader.text(
+    return reader.text(N_("; ")).join(parts) + reader.text(
         N_(" (%(patients)s patients, %(events)s events)"), patients=found.patients, events=found.events
     )
 
