@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from sqlalchemy.exc import OperationalError
+
 from models.compile import CODE_VERSION
 from models.progress import Progress, Question
 from models.step import DivergedError
@@ -24,7 +26,7 @@ from schemas.errors import ArchipelError
 from schemas.messages import SETUP, Reply, RoundRequest, SetupRequest, encode
 from schemas.plan import PartSpec, read_plan
 from server.asking import Asker, Pacing, StopRequestedError
-from server.database import DATABASE
+from server.database import DATABASE, is_passing
 from server.exchange import Exchange, Failure
 from server.records import Checkpoint, Hold, KeptReply, Level, Round, Status, TakenOverError
 from server.round_protocol import Heard, RoundProtocol
@@ -74,7 +76,9 @@ def conduct(
     """Conduct a run of the hub's store until it is done, stopped or failed.
 
     A run with a checkpoint goes on from it; a run that is done is left alone. While a site is missing under
-    ``on_dropout = "pause"`` this waits. What came of the run stands in the store, not in an exception.
+    ``on_dropout = "pause"`` this waits, and so it does while the disk takes no writes: nothing was asked that is not
+    written down, so it goes on from its last complete round. What came of the run stands in the store, not in an
+    exception.
 
     Args:
         run_id: Of a run in the store of `home`.
@@ -86,30 +90,47 @@ def conduct(
     Raises:
         UnknownRunError: When the store has no such run.
     """
-    with Store(home / DATABASE) as store:
-        if store.run(run_id).status == "done":
-            return
-        hold = store.claim(run_id)
-        asker = Asker(store, hold, exchange, pacing or Pacing())
+    pace = pacing or Pacing()
+    hold: Hold | None = None
+    is_said = False
+    while True:
         try:
-            _Conductor(store, hold, asker, protocol).run()
-        except TakenOverError:
-            log.warning("run %s is conducted by another process now; this one ends", run_id)
-        except StopRequestedError:
-            _end(
-                asker, store, hold, "stopped", "info", "Stopped on request; `archipel runs resume` goes on from here."
-            )
-        except ArchipelError as error:
-            _end(asker, store, hold, "failed", "error", str(error))
-        except Exception as error:
-            # Frames only: the text of an exception from numpy or a parser may quote what a site sent.
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            log.error("run %s failed with %s\n%s", run_id, type(error).__name__, frames)
-            text = (
-                f"The hub could not go on ({type(error).__name__}); the place stands in the hub's log. "
-                "`archipel runs resume` goes on from the last complete round."
-            )
-            _end(asker, store, hold, "failed", "error", text)
+            with Store(home / DATABASE) as store:
+                if store.run(run_id).status == "done":
+                    return
+                hold = hold or store.claim(run_id)
+                _conduct(store, hold, Asker(store, hold, exchange, pace), protocol)
+                return
+        except OperationalError as error:
+            if not is_passing(error):
+                raise
+            if not is_said:
+                log.error("run %s waits: %s cannot be written; it goes on when there is room", run_id, DATABASE)
+            is_said = True
+            pace.sleep(pace.retry_s)
+
+
+def _conduct(store: Store, hold: Hold, asker: Asker, protocol: RoundProtocol | None) -> None:
+    run_id = hold.run_id
+    try:
+        _Conductor(store, hold, asker, protocol).run()
+    except TakenOverError:
+        log.warning("run %s is conducted by another process now; this one ends", run_id)
+    except StopRequestedError:
+        _end(asker, store, hold, "stopped", "info", "Stopped on request; `archipel runs resume` goes on from here.")
+    except ArchipelError as error:
+        _end(asker, store, hold, "failed", "error", str(error))
+    except Exception as error:
+        if is_passing(error):
+            raise
+        # Frames only: the text of an exception from numpy or a parser may quote what a site sent.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        log.error("run %s failed with %s\n%s", run_id, type(error).__name__, frames)
+        text = (
+            f"The hub could not go on ({type(error).__name__}); the place stands in the hub's log. "
+            "`archipel runs resume` goes on from the last complete round."
+        )
+        _end(asker, store, hold, "failed", "error", text)
 
 
 def _end(asker: Asker, store: Store, hold: Hold, status: Status, level: Level, text: str) -> None:

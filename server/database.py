@@ -22,6 +22,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "checkpoints",
     "events",
+    "is_passing",
     "head_alarms",
     "model_contacts",
     "model_copies",
@@ -43,6 +44,7 @@ DATABASE = "hub.db"
 SCHEMA_VERSION = 4
 _KIND = "hub-store"
 _BUSY_TIMEOUT_MS = 30_000
+_PASSING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_BUSY", "SQLITE_READONLY")
 
 metadata = sa.MetaData()
 
@@ -274,6 +276,12 @@ def open_database(target: Path | str) -> tuple[Engine, Engine]:
         reader.dispose()
         raise
     return reader, writer
+
+
+def is_passing(error: BaseException) -> bool:
+    """Return whether the database could not be used for want of a disk or a lock: later it may be."""
+    name = getattr(getattr(error, "orig", None), "sqlite_errorname", "") or ""
+    return isinstance(error, sa.exc.OperationalError) and name.startswith(_PASSING)
 
 
 def _version(connection: Connection) -> int | None:
