@@ -8,7 +8,7 @@ The hazards of all kinds together decide whether one kind happens, so nothing fo
 
 The interval is the delta method on log(-log(1 - F_c)), in which coefficients and baselines of all kinds are
 uncertain. The partial likelihood factorises over the kinds of event, so the fits of two kinds are independent and
-their variances add up (Andersen, Borgan, Gill & Keiding 1993, sections VII.2.2 and VII.2.3; Rosthoej, Andersen &
+their variances add up (Andersen, Borgan, Gill & Keiding 1993, sections VII.2.2 and VII.2.3; Rosthøj, Andersen &
 Abildstrom 2004, Computer Methods and Programs in Biomedicine 74:69, who have the product over (1 - u_j) where this is
 exp(-u_j)). With v, g of `models.baseline_spread` and V_d of kind d, a_dj = dF_c / du_dj exp(x beta_d) times the share
 of interval j before t,
