@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -80,7 +81,7 @@ def test_every_sites_ledger_is_countersigned_while_a_study_runs(
     _finish(federation, run_id)
     for name in federation.sites:
         home = federation.site(name)
-        _until(lambda home=home: _is_countersigned(home), f"the whole ledger of {name} to be countersigned")
+        _until(functools.partial(_is_countersigned, home), f"the whole ledger of {name} to be countersigned")
         assert "The hub has countersigned all of it" in run("site", "ledger", "verify", "--home", home)[1]
     found = hub_status(federation.hub)
     assert found.alarms == ()
@@ -200,7 +201,7 @@ def test_sites_come_back_by_themselves_to_a_hub_that_was_put_back(
     federation.approve(again)
     _finish(federation, runs.launch_plan(federation.hub, again))
     for name in federation.sites:
-        _until(lambda name=name: _is_countersigned(federation.site(name)), f"the head of {name}")
+        _until(functools.partial(_is_countersigned, federation.site(name)), f"the head of {name}")
     assert hub_status(federation.hub).alarms == ()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from archipel import site_backup
+from archipel import backup_file, site_backup
 from archipel.backup_file import BackupError, verify_backup
 from archipel.enrol import EnrolmentError
 from archipel.homes import enrol_site, join_site
@@ -34,6 +34,7 @@ from privacy.ledger import LedgerBrokenError, entries, verify_ledger
 from schemas.codes import Code
 from schemas.errors import ArchipelError
 from schemas.ledger_head import CountersignedHead
+from server.heads import HeadStore
 from tests.guards import GuardedSite
 from tests.ledger_heads import NOW, HeadsHub, append
 from tests.private_guards import private_plan
@@ -249,7 +250,7 @@ def _spoil_approvals(folder: Path) -> None:
 def test_a_whole_file_of_a_spoiled_state_makes_nothing(
     site: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
 ) -> None:
-    member = site_backup.member_of
+    member = backup_file.member_of
 
     def spoiled(name: str, path: Path) -> object:
         if name == "state/ledger.jsonl":  # the first: all the others are copied by now
@@ -366,7 +367,6 @@ def test_a_forged_head_counts_as_none(
     monkeypatch: pytest.MonkeyPatch,
     forge: Callable[[CountersignedHead], CountersignedHead],
 ) -> None:
-    from archipel import homes
     from archipel.homes import heads_key
     from privacy.head_signature import countersign
 
@@ -378,7 +378,7 @@ def test_a_forged_head_counts_as_none(
     forged = forge(true)
     if forged.signature:
         forged = countersign(forged.head, heads_key(hub.home), NOW)
-    monkeypatch.setattr(homes.HeadStore, "newest", lambda self, name: forged)
+    monkeypatch.setattr(HeadStore, "newest", lambda self, name: forged)
     new = restored(path, tmp_path)
     join(hub, new)
     found = load_restored(new.paths)

@@ -13,7 +13,7 @@ from archipel.hub_status import hub_status, show_hub_status
 from client.heads import stated_head
 from client.hub_post import node_key, signed_headers
 from privacy.head_signature import public_text, sign_head
-from schemas.ledger_head import HEAD_PATH, LedgerHead, read_countersigned
+from schemas.ledger_head import HEAD_PATH, CountersignedHead, LedgerHead, read_countersigned
 from server.database import DATABASE
 from server.heads import HeadCalls, HeadStore
 from server.hub_home import load_hub_settings
@@ -131,5 +131,5 @@ def test_a_line_goes_on_under_a_new_identity_after_a_rotation_alone(hub: HeadsHu
     assert newest.head.count == 3
 
 
-def _never(_head: LedgerHead) -> object:
+def _never(_head: LedgerHead) -> CountersignedHead:
     raise AssertionError("countersigned")
