@@ -52,6 +52,18 @@ A study runs:
 | `archipel study plan STUDY`, `archipel launch STUDY` | |
 | `archipel runs watch RUN` | `archipel site plans`, `archipel site approve HASH` |
 | `archipel runs report RUN` | `archipel site ledger show` |
+
+A site's machine is lost, or its keys are renewed (`archipel site rotate` in the place of `restore`):
+
+| hub | site |
+|---|---|
+| `archipel hub backup OUT`, daily | `archipel site backup OUT`, daily |
+| | `archipel site restore FILE --home NEW` |
+| | sends `request.json` |
+| `archipel hub enrol request.json --replace` | the other sites: `archipel site peers forget NAME` |
+| sends `NAME.kit.json` | |
+| all compare fingerprints on the phone | |
+| | `archipel site join NAME.kit.json`, `archipel site up` |
 """
 
 
