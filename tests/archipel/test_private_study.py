@@ -98,6 +98,11 @@ def test_the_model_file_states_epsilon_and_delta(done: tuple[Result, Path]) -> N
         changed(federation_result(), log_likelihood=None)
 
 
+def _words(seed: int) -> Callable[[int], np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return lambda n: rng.integers(0, 2**64, n, dtype=np.uint64)
+
+
 def test_the_model_file_says_of_how_many_events_it_stands_on_at_least(write: Write, tables: Path) -> None:
     plan = compile_study(write())
     cohorts = read_sites(tables, plan.study, plan.dictionary).cohorts
@@ -105,8 +110,7 @@ def test_the_model_file_says_of_how_many_events_it_stands_on_at_least(write: Wri
     true = [int((event & (time <= horizon)).sum()) for horizon in plan.study.endpoint.horizons_days]
     held, said = 0, np.zeros(len(true))
     for seed in range(40):
-        rng = np.random.default_rng(seed)
-        run = run_plan(plan, cohorts, randomness=lambda n, rng=rng: rng.integers(0, 2**64, n, dtype=np.uint64))
+        run = run_plan(plan, cohorts, randomness=_words(seed))
         counts = [one.at_least for one in private_horizon_events(run.progress.arrays, plan, len(cohorts))]
         held += sum(count <= of for count, of in zip(counts, true, strict=True))
         said += np.array(counts) / 40

@@ -180,8 +180,8 @@ class MadeUpDesk:
             values = {"column": "Age at diagnosis", "low": 18.0, "high": 80.5, "unit": "year"}
             return Refused((Notice("beyond-range", values),)), self._artefact()
         if since is not None and since > 1800:
-            values = {"time": since, "last": 1825.0, "unit": "day"}
-            return Refused((Notice("beyond-follow-up", values),)), self._artefact()
+            gone = Notice("beyond-follow-up", {"time": since, "last": 1825.0, "unit": "day"})
+            return Refused((gone,)), self._artefact()
         return replace(prognosis(title=self.title_text), event_free_until=since), self._artefact()
 
     def _artefact(self) -> Artefact:
