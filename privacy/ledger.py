@@ -187,7 +187,7 @@ class Ledger:
         except OSError as error:
             raise storage_error(self._path, error) from None
         whole, last = _follow(content, self._last)
-        kept = _read_head(self._path)
+        kept = read_head(self._path)
         verify_head(kept, last)
         if whole < len(content):
             try:
@@ -207,7 +207,7 @@ def verify_ledger(path: Path) -> Verified:
         LedgerBrokenError: Naming the first line that is not what the site wrote, or that the end is missing.
         StorageError: When it cannot be read.
     """
-    content, kept = _read_shared(path) if path.exists() else (b"", _read_head(path))
+    content, kept = _read_shared(path) if path.exists() else (b"", read_head(path))
     whole, last = _follow(content, None)
     verify_head(kept, last)
     return Verified(head_of(last), len(content) - whole)
@@ -253,16 +253,6 @@ def verify_holds(path: Path, head: Head) -> None:
 def head_path(path: Path) -> Path:
     """Return where the head of the ledger at `path` is kept."""
     return path.with_suffix(".head")
-
-
-def read_head(path: Path) -> Head:
-    """Return where the ledger at `path` says that it ends, without reading it: cheap, and held to nothing.
-
-    Raises:
-        LedgerBrokenError: When the head file is not what this site wrote.
-        StorageError: When it cannot be read.
-    """
-    return _read_head(path)
 
 
 def write_head(path: Path) -> Head:
@@ -370,7 +360,13 @@ def verify_head(kept: Head, last: Entry | None) -> None:
     raise LedgerBrokenError(f"The ledger was cut off or replaced: {what}. {_ADVICE}")
 
 
-def _read_head(path: Path) -> Head:
+def read_head(path: Path) -> Head:
+    """Return where the ledger at `path` says that it ends, without reading it: cheap, and held to nothing.
+
+    Raises:
+        LedgerBrokenError: When the head file is not what this site wrote.
+        StorageError: When it cannot be read.
+    """
     try:
         content = head_path(path).read_bytes()
     except FileNotFoundError:
@@ -400,7 +396,7 @@ def _read_shared(path: Path) -> tuple[bytes, Head]:
     """Return lines and head as they were at one moment: another process may append between two reads."""
     with locked(path, exclusive=False) as descriptor:
         try:
-            return read_from(descriptor, 0), _read_head(path)
+            return read_from(descriptor, 0), read_head(path)
         except OSError as error:
             raise storage_error(path, error) from None
 
