@@ -1,6 +1,6 @@
 # The commands of the project. Each makes .venv first, and again only when requirements.lock has changed.
 #   make demo [COHORT=acc|cgd] [SERVE=no] [OUT=DIR]    make test    make check    make bench
-#   make wheelhouse images [ENGINE=podman|docker] [WHEELHOUSE=DIR]    make test-containers
+#   make wheelhouse images [COMMIT=REV] [ENGINE=podman|docker] [WHEELHOUSE=DIR]    make test-containers
 #   make experiments [COHORTS=DIR]    (every table again, measured beside expected; DIR holds the shared cohorts)
 
 COHORT ?= acc
@@ -9,6 +9,7 @@ OUT    ?= out/demo
 # For make images: the engine (default: podman, else docker) and the roles (default: hub site site-network).
 ENGINE ?=
 ROLES  ?=
+COMMIT ?=
 # More words for pytest, which then measures no coverage: make test PYTEST="tests/models -k cox"
 PYTEST ?=
 
@@ -71,10 +72,11 @@ experiments: setup
 	test -z "$$far" || { echo "Not what is expected:$$far"; exit 1; }
 
 # What a release is made of: signed folders of wheels, one for each role, and the images built from them offline.
+# A release names its commit (COMMIT=v1.0.0); without one the files are taken as they are now, and the list says so.
 WHEELHOUSE ?= out/wheelhouse
 
 wheelhouse: setup
-	$(BIN)/python docker/wheelhouse.py build --out $(WHEELHOUSE)
+	$(BIN)/python docker/wheelhouse.py build --out $(WHEELHOUSE) $(if $(COMMIT),--commit $(COMMIT))
 
 images: wheelhouse
 	ENGINE="$(ENGINE)" WHEELHOUSE="$(WHEELHOUSE)" docker/images.sh $(ROLES)

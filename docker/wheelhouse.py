@@ -10,8 +10,7 @@
 `requirements.lock` is the one lock file. A role's share of it is the closure of `ROLES` over what the locked
 distributions say they require, read from the environment that `make setup` installs from the same file.
 
-Wheels are those of this machine's platform, which the list names. `verify` needs the folder and a public key only;
-without this program, `openssl pkeyutl -verify -rawin` and `sha256sum` say the same.
+Wheels are those of this machine's platform, which the list names.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
-import json
+import io
 import os
 import platform
 import re
@@ -27,26 +26,28 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from signed_list import (
+    WheelhouseError,
+    fingerprint,
+    public_pem,
+    read_public_key,
+    release_key,
+    sha256,
+    verify,
+    write_list,
+)
 
-__all__ = ["ROLES", "WheelhouseError", "build", "closure", "read_lock", "sign_list", "verify"]
+__all__ = ["ROLES", "build", "closure", "read_lock"]
 
 PYTHON = (3, 11)
 """Of Debian 12, on which the images stand."""
@@ -76,15 +77,11 @@ ROLES: Mapping[str, Sequence[str]] = {"hub": _BOTH, "site": _SITE, "site-network
 UNUSED = frozenset({"uv"})
 """Required by flwr, never called by us: what installs packages has no place beside a hospital's tables."""
 
-LIST, SIGNATURE, PUBLIC_KEY = "wheelhouse.json", "wheelhouse.json.sig", "release.pub"
+PUBLIC_KEY = "release.pub"
 _OWN = "archipel.txt"
 _THEIRS = "requirements.txt"
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s\\]+)")
-
-
-class WheelhouseError(Exception):
-    """Why there is no wheelhouse, or why the one at hand must not be used."""
 
 
 @dataclass(frozen=True)
@@ -156,44 +153,13 @@ def _applies(needed: Requirement, extras: Iterable[str]) -> bool:
     return needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras))
 
 
-def sign_list(content: bytes, key: Ed25519PrivateKey) -> bytes:
-    """Return the raw signature (64 bytes) over a list's bytes."""
-    return key.sign(content)
-
-
-def verify(folder: Path, public_key: Ed25519PublicKey) -> dict[str, Any]:
-    """Hold a role's folder against its signed list, and return the list.
-
-    Raises:
-        WheelhouseError: When the signature is not this key's, or naming every file that is missing, extra or changed.
-    """
-    content, signature = _read(folder / LIST), _read(folder / SIGNATURE)
-    try:
-        public_key.verify(signature, content)
-    except InvalidSignature:
-        raise WheelhouseError(
-            f"{folder / LIST} is not signed by this key: the list was changed, or another key signed it. "
-            "Compare the key's fingerprint with the one that the release names."
-        ) from None
-    listed = json.loads(content)
-    if listed.get("kind") != "wheelhouse" or listed.get("version") != 1:
-        raise WheelhouseError(f"{folder / LIST} is not a list of version 1.")
-    wanted = {entry["file"]: entry["sha256"] for entry in listed["files"]}
-    there = {path.name for path in folder.iterdir()} - {LIST, SIGNATURE}
-    faults = [f"missing: {name}" for name in sorted(set(wanted) - there)]
-    faults += [f"extra: {name}" for name in sorted(there - set(wanted))]
-    faults += [f"changed: {name}" for name in sorted(there & set(wanted)) if _sha256(folder / name) != wanted[name]]
-    if faults:
-        raise WheelhouseError("\n  ".join([f"{folder} is not what was signed:", *faults]))
-    return dict(listed)
-
-
 # ---------------------------------------------------------------- gathering
-def build(root: Path, out: Path, key: Ed25519PrivateKey) -> list[Path]:
+def build(root: Path, commit: str, out: Path, key: Ed25519PrivateKey) -> list[Path]:
     """Write the folder of every role and return them.
 
     Args:
-        root: Of the checkout.
+        root: Of the source.
+        commit: Of the source, for the list.
         out: Where the folders come.
         key: The release key.
     """
@@ -205,14 +171,14 @@ def build(root: Path, out: Path, key: Ed25519PrivateKey) -> list[Path]:
     pool = out / ".wheels"
     pool.mkdir(parents=True, exist_ok=True)
     wheels = _download([lock[name] for name in sorted(set().union(*shares.values()))], pool)
-    facts = _facts(root, lock_bytes)
+    facts = _facts(commit, lock_bytes)
     with tempfile.TemporaryDirectory() as scratch:
         own = _own_wheel(root, Path(scratch))
         folders = [
             _write_role(out, role, [lock[name] for name in names], wheels, own, facts, key)
             for role, names in shares.items()
         ]
-    (out / PUBLIC_KEY).write_bytes(_public_pem(key.public_key()))
+    (out / PUBLIC_KEY).write_bytes(public_pem(key.public_key()))
     return folders
 
 
@@ -240,7 +206,7 @@ def _installed_requirements(lock: Mapping[str, Locked]) -> dict[str, list[str]]:
 
 def _download(entries: Sequence[Locked], pool: Path) -> dict[str, Path]:
     """Return the wheel of each entry by canonical name; what lies in the pool already is not asked for again."""
-    by_hash = {_sha256(path): path for path in pool.glob("*.whl")}
+    by_hash = {sha256(path): path for path in pool.glob("*.whl")}
     missing = [entry for entry in entries if not entry.hashes & by_hash.keys()]
     if missing:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
@@ -248,7 +214,7 @@ def _download(entries: Sequence[Locked], pool: Path) -> dict[str, Path]:
             listed.flush()
             hashed = ["--only-binary", ":all:", "--require-hashes", "-r", listed.name]
             _pip("download", "--no-deps", "-d", str(pool), *hashed)
-        by_hash = {_sha256(path): path for path in pool.glob("*.whl")}
+        by_hash = {sha256(path): path for path in pool.glob("*.whl")}
     found: dict[str, Path] = {}
     for entry in entries:
         fitting = [by_hash[value] for value in entry.hashes & by_hash.keys()]
@@ -269,20 +235,32 @@ def _pip(*arguments: str) -> None:
         raise WheelhouseError(f"pip {arguments[0]} failed; its reason stands above.")
 
 
-def _facts(root: Path, lock_bytes: bytes) -> dict[str, Any]:
+def _facts(commit: str, lock_bytes: bytes) -> dict[str, Any]:
     return {
-        "source_commit": source_commit(root),
+        "source_commit": commit,
         "lock_sha256": hashlib.sha256(lock_bytes).hexdigest(),
         "python": f"{PYTHON[0]}.{PYTHON[1]}",
         "platform": f"{sysconfig.get_platform()}, {' '.join(platform.libc_ver())}",
     }
 
 
-def source_commit(root: Path) -> str:
+def _tree_commit(root: Path) -> str:
     """Return the commit of the tree, with ``-changed`` where tracked files differ from it; or ``unknown``."""
     asked = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=-changed"]
     answer = subprocess.run(asked, check=False, capture_output=True, text=True)
     return answer.stdout.strip() or "unknown"
+
+
+def _export(root: Path, commit: str, into: Path) -> str:
+    """Write the files of a commit, whatever the tree holds now, and return the commit's full name."""
+    git = ["git", "-C", str(root)]
+    named = subprocess.run([*git, "rev-parse", f"{commit}^{{commit}}"], check=False, capture_output=True, text=True)
+    if named.returncode != 0:
+        raise WheelhouseError(f"{commit} is no commit of {root}.")
+    archive = subprocess.run([*git, "archive", named.stdout.strip()], check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(into, filter="data")
+    return named.stdout.strip()
 
 
 def _write_role(
@@ -303,91 +281,13 @@ def _write_role(
     shutil.copyfile(own, folder / own.name)
     (folder / _THEIRS).write_text("".join(entry.line() for entry in entries), "utf-8")
     _, version, _, _ = parse_wheel_filename(own.name)
-    (folder / _OWN).write_text(Locked("archipel", str(version), frozenset({_sha256(own)})).line(), "utf-8")
-    listed = {
-        "kind": "wheelhouse",
-        "version": 1,
-        "role": role,
-        **facts,
-        "files": [_entry(path) for path in sorted(folder.iterdir())],
-    }
-    content = (json.dumps(listed, indent=1) + "\n").encode()
-    (folder / LIST).write_bytes(content)
-    (folder / SIGNATURE).write_bytes(sign_list(content, key))
+    (folder / _OWN).write_text(Locked("archipel", str(version), frozenset({sha256(own)})).line(), "utf-8")
+    write_list(folder, {"role": role, **facts}, key)
     folder.chmod(0o755)
     final = out / role
     if final.exists():
         shutil.rmtree(final)
     return folder.rename(final)
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    name, version = path.name, None
-    if path.suffix == ".whl":
-        parsed = parse_wheel_filename(path.name)
-        name, version = str(parsed[0]), str(parsed[1])
-    size = path.stat().st_size
-    return {"name": name, "version": version, "file": path.name, "size_bytes": size, "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise WheelhouseError(f"{path} cannot be read ({error.strerror}).") from None
-
-
-# ---------------------------------------------------------------- the release key
-def release_key(path: Path) -> Ed25519PrivateKey:
-    """Return the release key, made on first use, readable by its owner alone.
-
-    Raises:
-        WheelhouseError: When the file is no such key or others can read it.
-    """
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = Ed25519PrivateKey.generate()
-        content = fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-    if path.stat().st_mode & 0o077:
-        raise WheelhouseError(f"The release key can be read by others: chmod 600 {path}")
-    try:
-        key = load_pem_private_key(path.read_bytes(), None)
-    except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise WheelhouseError(f"{path} is no Ed25519 key (PEM).")
-    return key
-
-
-def _public_pem(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def read_public_key(path: Path) -> Ed25519PublicKey:
-    """Return a public release key.
-
-    Raises:
-        WheelhouseError: When the file holds none.
-    """
-    try:
-        key = load_pem_public_key(_read(path))
-    except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PublicKey):
-        raise WheelhouseError(f"{path} is no public Ed25519 key (PEM).")
-    return key
-
-
-def fingerprint(key: Ed25519PublicKey) -> str:
-    """Return the SHA-256 of the key's PEM file, as `sha256sum` prints it."""
-    return hashlib.sha256(_public_pem(key)).hexdigest()
 
 
 # ---------------------------------------------------------------- the command
@@ -401,10 +301,18 @@ def _parser() -> argparse.ArgumentParser:
     make = commands.add_parser("build", help="write OUT/ROLE for every role")
     make.add_argument("--out", type=Path, default=Path("out/wheelhouse"))
     make.add_argument("--key", type=Path, default=_default_key(), help="release key; made where there is none")
+    make.add_argument("--commit", help="build from this commit; default: from the files as they are now")
     check = commands.add_parser("verify", help="hold folders against their signed lists")
     check.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     check.add_argument("--key", type=Path, help="public key (PEM); default: release.pub beside the folder")
     return parser
+
+
+def _build_from(root: Path, commit: str | None, out: Path, key: Ed25519PrivateKey) -> list[Path]:
+    if commit is None:
+        return build(root, _tree_commit(root), out, key)
+    with tempfile.TemporaryDirectory() as export:
+        return build(Path(export), _export(root, commit, Path(export)), out, key)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -413,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if asked.command == "build":
             key = release_key(asked.key)
-            for folder in build(Path(__file__).resolve().parent.parent, asked.out, key):
+            for folder in _build_from(Path(__file__).resolve().parent.parent, asked.commit, asked.out, key):
                 size = sum(path.stat().st_size for path in folder.iterdir())
                 print(f"{folder}: {len(list(folder.glob('*.whl')))} wheels, {size / 1e6:.0f} MB")
             print(f"Signed by the key with fingerprint {fingerprint(key.public_key())}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
-import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,17 +19,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("wheelhouse", ROOT / "docker" / "wheelhouse.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["wheelhouse"] = module  # a dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
-
-
-wheelhouse = _load()
+# Programs beside the Dockerfiles, not a package.
+sys.path.insert(0, str(ROOT / "docker"))
+signed_list = importlib.import_module("signed_list")
+wheelhouse = importlib.import_module("wheelhouse")
 LOCK = wheelhouse.read_lock((ROOT / "requirements.lock").read_text())
 
 
@@ -106,7 +98,7 @@ def test_a_lock_entry_keeps_its_version_and_every_hash() -> None:
 
 
 def test_an_entry_without_a_hash_is_refused() -> None:
-    with pytest.raises(wheelhouse.WheelhouseError, match="foo"):
+    with pytest.raises(signed_list.WheelhouseError, match="foo"):
         wheelhouse.read_lock("foo==1\nbar==2 \\\n    --hash=sha256:" + "a" * 64)
 
 
@@ -132,7 +124,7 @@ def test_what_is_unused_goes_with_all_that_only_it_needs() -> None:
 
 
 def test_something_that_is_not_locked_is_named() -> None:
-    with pytest.raises(wheelhouse.WheelhouseError, match="missing-thing"):
+    with pytest.raises(signed_list.WheelhouseError, match="missing-thing"):
         wheelhouse.closure(["app"], {"app": ["missing-thing"]}, unused=frozenset())
 
 
@@ -159,18 +151,18 @@ def folder(tmp_path: Path, key: Ed25519PrivateKey) -> Path:
         wheels[name] = path
     own = tmp_path / "archipel-0.1.0-py3-none-any.whl"
     own.write_bytes(b"ours")
-    entries = [wheelhouse.Locked(name, "1.0", frozenset({wheelhouse._sha256(path)})) for name, path in wheels.items()]
+    entries = [wheelhouse.Locked(name, "1.0", frozenset({signed_list.sha256(path)})) for name, path in wheels.items()]
     (tmp_path / "out").mkdir()
     facts = {"source_commit": "c" * 40, "lock_sha256": "d" * 64, "platform": "linux-x86_64"}
     made: Path = wheelhouse._write_role(tmp_path / "out", "site", entries, wheels, own, facts, key)
-    (tmp_path / "out" / wheelhouse.PUBLIC_KEY).write_bytes(wheelhouse._public_pem(key.public_key()))
+    (tmp_path / "out" / wheelhouse.PUBLIC_KEY).write_bytes(signed_list.public_pem(key.public_key()))
     return made
 
 
 def test_the_list_names_every_file_with_hash_size_role_commit_and_lock(folder: Path, key: Ed25519PrivateKey) -> None:
-    listed = wheelhouse.verify(folder, key.public_key())
+    listed = signed_list.verify(folder, key.public_key())
     assert {entry["file"] for entry in listed["files"]} == {
-        path.name for path in folder.iterdir() if path.name not in (wheelhouse.LIST, wheelhouse.SIGNATURE)
+        path.name for path in folder.iterdir() if path.name not in (signed_list.LIST, signed_list.SIGNATURE)
     }
     assert (listed["role"], listed["source_commit"], listed["lock_sha256"]) == ("site", "c" * 40, "d" * 64)
     ours = next(entry for entry in listed["files"] if entry["name"] == "archipel")
@@ -180,11 +172,11 @@ def test_the_list_names_every_file_with_hash_size_role_commit_and_lock(folder: P
 def test_what_others_wrote_and_what_is_ours_are_installed_by_hash(folder: Path) -> None:
     assert set(wheelhouse.read_lock((folder / "requirements.txt").read_text())) == {"one", "two"}
     own = wheelhouse.read_lock((folder / "archipel.txt").read_text())["archipel"]
-    assert own.hashes == {wheelhouse._sha256(folder / "archipel-0.1.0-py3-none-any.whl")}
+    assert own.hashes == {signed_list.sha256(folder / "archipel-0.1.0-py3-none-any.whl")}
 
 
 def _relist(folder: Path) -> None:
-    (folder / wheelhouse.LIST).write_bytes((folder / wheelhouse.LIST).read_bytes().replace(b'"site"', b'"hub"'))
+    (folder / signed_list.LIST).write_bytes((folder / signed_list.LIST).read_bytes().replace(b'"site"', b'"hub"'))
 
 
 CHANGES: list[tuple[Callable[[Path], object], str]] = [
@@ -192,8 +184,8 @@ CHANGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "evil-1.0-py3-none-any.whl").write_bytes(b"x"), "extra: evil-1.0-py3-none-any.whl"),
     (lambda folder: (folder / "requirements.txt").write_text("one"), "changed: requirements.txt"),
     (_relist, "is not signed by this key"),
-    (lambda folder: (folder / wheelhouse.SIGNATURE).unlink(), "cannot be read"),
-    (lambda folder: (folder / wheelhouse.SIGNATURE).write_bytes(b""), "is not signed by this key"),
+    (lambda folder: (folder / signed_list.SIGNATURE).unlink(), "cannot be read"),
+    (lambda folder: (folder / signed_list.SIGNATURE).write_bytes(b""), "is not signed by this key"),
 ]
 
 
@@ -220,7 +212,7 @@ def test_another_key_is_refused_and_the_right_one_accepted(
     assert wheelhouse.main(["verify", str(folder)]) == 0
     assert "role site, commit cccc" in capsys.readouterr().out
     other = tmp_path / "other.pub"
-    other.write_bytes(wheelhouse._public_pem(Ed25519PrivateKey.generate().public_key()))
+    other.write_bytes(signed_list.public_pem(Ed25519PrivateKey.generate().public_key()))
     assert wheelhouse.main(["verify", str(folder), "--key", str(other)]) == 1
 
 
@@ -229,26 +221,49 @@ def test_a_second_build_replaces_the_folder_as_a_whole(folder: Path, tmp_path: P
     own = tmp_path / "archipel-0.1.0-py3-none-any.whl"
     assert wheelhouse._write_role(tmp_path / "out", "site", [], {}, own, {}, key) == folder
     assert {path.name for path in folder.glob("*.whl")} == {own.name}
-    wheelhouse.verify(folder, key.public_key())
+    signed_list.verify(folder, key.public_key())
     assert [path.name for path in (tmp_path / "out").glob(".*")] == []
 
 
 def test_the_release_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "config" / "release.key"
-    made = wheelhouse.release_key(path)
+    made = signed_list.release_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    again = wheelhouse.release_key(path)
-    assert wheelhouse.fingerprint(again.public_key()) == wheelhouse.fingerprint(made.public_key())
+    again = signed_list.release_key(path)
+    assert signed_list.fingerprint(again.public_key()) == signed_list.fingerprint(made.public_key())
     path.chmod(0o644)
-    with pytest.raises(wheelhouse.WheelhouseError, match="chmod 600"):
-        wheelhouse.release_key(path)
+    with pytest.raises(signed_list.WheelhouseError, match="chmod 600"):
+        signed_list.release_key(path)
 
 
 def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "release.key"
     path.write_text("no key")
     path.chmod(0o600)
-    with pytest.raises(wheelhouse.WheelhouseError, match="no Ed25519 key"):
-        wheelhouse.release_key(path)
-    with pytest.raises(wheelhouse.WheelhouseError, match="no public Ed25519 key"):
-        wheelhouse.read_public_key(path)
+    with pytest.raises(signed_list.WheelhouseError, match="no Ed25519 key"):
+        signed_list.release_key(path)
+    with pytest.raises(signed_list.WheelhouseError, match="no public Ed25519 key"):
+        signed_list.read_public_key(path)
+
+
+def test_a_commit_is_built_as_it_was_and_named_in_full(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(tmp_path / "tree"), *words],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+
+    (tmp_path / "tree").mkdir()
+    git("init", "-q")
+    (tmp_path / "tree" / "file").write_text("committed")
+    git("add", "file")
+    git("commit", "-q", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    assert wheelhouse._tree_commit(tmp_path / "tree") == commit
+    (tmp_path / "tree" / "file").write_text("changed")
+    assert wheelhouse._tree_commit(tmp_path / "tree") == f"{commit}-changed"
+    (tmp_path / "export").mkdir()
+    assert wheelhouse._export(tmp_path / "tree", "HEAD", tmp_path / "export") == commit
+    assert (tmp_path / "export" / "file").read_text() == "committed"
+    with pytest.raises(signed_list.WheelhouseError, match="no-such"):
+        wheelhouse._export(tmp_path / "tree", "no-such", tmp_path / "export")
