@@ -70,8 +70,11 @@ class UnansweredError(ArchipelError):
     """A question that stayed open."""
 
 
-class StoppedError(Exception):
-    """Somebody pressed Ctrl-C or a supervisor asked the command to end; everything started has been ended."""
+class StoppedError(BaseException):
+    """Somebody pressed Ctrl-C or a supervisor asked the command to end; everything started has been ended.
+
+    As KeyboardInterrupt, no `except Exception` on the way takes it for a failure.
+    """
 
 
 def command_group(help_text: str) -> typer.Typer:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -33,6 +35,8 @@ __all__ = ["Timing", "Trial", "TrialError", "check_sites", "ended_on_signals", "
 
 GIVE_UP_S = 600.0
 """A trial that hears nothing new for so long is ended: nobody is there to bring a site back."""
+
+_AGAIN_S = 0.1
 
 OnCheck = Callable[[str, CheckReport], None]
 OnView = Callable[[RunView], None]
@@ -202,9 +206,23 @@ def ended_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise StoppedError
 
+    def swallowed(what: sys.UnraisableHookArgs) -> None:
+        # Where a signal falls into a callback of the garbage collector, Python ignores what its handler raises.
+        if issubclass(what.exc_type, (StoppedError, KeyboardInterrupt)):
+            number = signal.SIGTERM if what.exc_type is StoppedError else signal.SIGINT
+            again.append(threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number)))
+            again[-1].start()
+        else:
+            hook(what)
+
+    again: list[threading.Timer] = []
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    hook, sys.unraisablehook = sys.unraisablehook, swallowed
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        for timer in again:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)

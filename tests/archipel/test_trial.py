@@ -15,10 +15,11 @@ import pytest
 
 from archipel import demo as demo_module
 from archipel.alive import descendants, is_alive
+from archipel.cli_common import StoppedError
 from archipel.demo import CONFIGS, make_sites
 from archipel.local_federation import LocalFederation, find_sites, read_dialect
 from archipel.runs import LaunchError
-from archipel.trial import TrialError, run_trial, temporary_home
+from archipel.trial import TrialError, ended_on_signals, run_trial, temporary_home
 from client.settings import load_settings
 from schemas.errors import ArchipelError
 from tests.demo_files import verify_demo
@@ -75,6 +76,27 @@ def test_homes_are_closed_to_others_and_gone_afterwards():
         assert home.stat().st_mode & 0o077 == 0
         (home / "deep").mkdir()
     assert not home.exists()
+
+
+class _Swallows:
+    """At whose end a signal falls, so that Python ignores what the signal's handler raises."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize(("number", "stopped"), [(signal.SIGTERM, StoppedError), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_that_falls_into_a_callback_of_the_garbage_collector_ends_it_all_the_same(number, stopped):
+    def go_on_after_it() -> None:
+        ending = _Swallows(number)
+        del ending
+        time.sleep(20)
+
+    with pytest.raises(stopped), ended_on_signals():
+        go_on_after_it()
 
 
 def test_trial_site_gets_dialect_and_optout_of_its_tables(tables, tmp_path):
