@@ -7,6 +7,7 @@ model file and card) is made of every one.
 
 from __future__ import annotations
 
+import shutil
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -46,7 +47,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
 TOLERANCE = 1e-6
 WIDEST_MESSAGE = 32e6
-NETWORK = {"method": "hazard-network", "components": 10, "network": {"rounds": 20}}
+NETWORK = {"method": "hazard-network", "components": 10, "network": {"rounds": 8}}
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,19 @@ def acc_outcomes(acc: Federation, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def glioma(cohorts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    """The twelve sites of tcga_gbmlgg, put together to four."""
-    made = make_cohort_sites(cohorts, "tcga_gbmlgg", tmp_path_factory.mktemp("glioma"), n_sites=4)
+    """The twelve sites of tcga_gbmlgg, put together to three."""
+    made = make_cohort_sites(cohorts, "tcga_gbmlgg", tmp_path_factory.mktemp("glioma"), n_sites=3)
     with _running(tmp_path_factory.mktemp("federation"), made.sites, made.study) as federation:
         yield federation
 
 
 @pytest.fixture(scope="module")
 def cgd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """Three of the demo's five sites."""
     tables = tmp_path_factory.mktemp("cgd")
     make_sites("cgd", tables)
+    for name in ("amsterdam", "scripps-institute"):
+        shutil.rmtree(tables / name)
     with _running(tmp_path_factory.mktemp("federation"), tables, CONFIGS / "cgd" / "study.toml") as federation:
         yield federation
 
@@ -118,13 +122,14 @@ def test_the_demo_chooses_its_penalties_over_processes_and_finds_what_the_simula
 
 def test_folds_inside_folds_find_what_the_simulation_finds(acc, tmp_path):
     """Nested: the penalties of every fold are chosen on its own training patients."""
-    ran = _run(acc, tmp_path, "acc-nested", evaluation={"folds": 3})
-    assert ran.arrays["cv_penalties.layer_penalties"].shape == (3, 6)
+    layers = ["clinical", "rna", "mirna"]  # the search of all six is the test before; one site lacks the last
+    ran = _run(acc, tmp_path, "acc-nested", model={"layers": layers}, evaluation={"folds": 2})
+    assert ran.arrays["cv_penalties.layer_penalties"].shape == (2, 3)
     assert ran.result.evaluation["federated"].c_index.mean is not None
 
 
 def test_a_network_on_six_layers_finds_what_the_simulation_finds(acc, tmp_path):
-    ran = _run(acc, tmp_path, "acc-network", model={**NETWORK, "network": {"rounds": 10}, "penalty": 10.0})
+    ran = _run(acc, tmp_path, "acc-network", model={**NETWORK, "penalty": 10.0})
     assert not ran.result.coefficients
     assert set(ran.result.layer_importance) == {"clinical", "rna", "cnv", "protein", "mutation", "mirna"}
 
@@ -132,7 +137,7 @@ def test_a_network_on_six_layers_finds_what_the_simulation_finds(acc, tmp_path):
 def test_a_binary_outcome_finds_what_the_simulation_finds(acc_outcomes, tmp_path):
     layers = {"layers": ["clinical", "rna", "mirna"], "components": 5}
     penalty = {"clinical": 3.0, "rna": 100.0, "mirna": 100.0}
-    ran = _run(acc_outcomes, tmp_path, "acc-nodes", model={**layers, "penalty": penalty}, evaluation={"folds": 3})
+    ran = _run(acc_outcomes, tmp_path, "acc-nodes", model={**layers, "penalty": penalty}, evaluation={"folds": 2})
     assert ran.result.outcome is not None
     assert "rna 5" in ran.result.coefficients
     assert ran.result.evaluation["federated"].c_index.mean is not None
