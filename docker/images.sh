@@ -10,6 +10,9 @@ if [ -z "$engine" ]; then
   exit 1
 fi
 wheelhouse="${WHEELHOUSE:-out/wheelhouse}"
+# Elsewhere than in a checkout with .venv: Debian's python3-cryptography and python3-packaging are enough.
+python=.venv/bin/python
+[ -x "$python" ] || python=python3
 roles=("${@:-}")
 [ -n "${roles[0]}" ] || roles=(hub site site-network)
 
@@ -20,7 +23,7 @@ case "$engine" in *podman*) formats=(--format docker) ;; esac
 
 for role in "${roles[@]}"; do
   folder="$wheelhouse/$role"
-  .venv/bin/python docker/wheelhouse.py verify "$folder"
+  "$python" docker/wheelhouse.py verify "$folder"
   file="docker/${role%%-*}.Dockerfile"
   name="localhost/archipel-$role"
   "$engine" build "${formats[@]}" --quiet --target tools -f "$file" "$folder" >/dev/null

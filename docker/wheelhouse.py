@@ -324,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for folder in _build_from(Path(__file__).resolve().parent.parent, asked.commit, asked.out, key):
                 size = sum(path.stat().st_size for path in folder.iterdir())
                 print(f"{folder}: {len(list(folder.glob('*.whl')))} wheels, {size / 1e6:.0f} MB")
-            print(f"Signed by the key with fingerprint {fingerprint(key.public_key())}")
+            print(f"Signed with {asked.key}; fingerprint of its public half: {fingerprint(key.public_key())}")
             return 0
         for folder in asked.folders:
             public_key = read_public_key(asked.key or folder.resolve().parent / PUBLIC_KEY)

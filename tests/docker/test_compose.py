@@ -75,13 +75,20 @@ def test_a_hospitals_tables_are_mounted_read_only() -> None:
 
 
 def test_compose_holds_no_secret_and_only_settings_that_are_known() -> None:
-    named = [(name, words) for file, name, words in EVERY for name in words.get("environment", {})]
     known = {
         "STUDY", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "HTTPS_PROXY", "NO_PROXY", "ARCHIPEL_HUB__LOGS",
         "ARCHIPEL_SITE__LOGS", "ARCHIPEL_SITE__VIEW__HOST", "ARCHIPEL_SITE__VIEW__PORT",
         "ARCHIPEL_SITE__VIEW__TLS_CERTIFICATE", "ARCHIPEL_SITE__VIEW__TLS_KEY",
     }  # fmt: skip
-    assert {name for _, words in named for name in words["environment"]} == known
+    named = {str(line).partition("=")[0] for _, _, words in EVERY for line in words.get("environment", ())}
+    assert named == known
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "site.compose.yaml", "site.view.compose.yaml"])
+def test_every_variable_of_compose_has_a_default_that_is_not_empty(file: str) -> None:
+    # podman-compose 1.0.3 would pass on the text of the variable itself.
+    text = (DOCKER / file).read_text()
+    assert text.count("${") == len(re.findall(r"\$\{[A-Z_]+:-[^}]+\}", text))
 
 
 @pytest.mark.parametrize("script", ["demo/hub.sh", "demo/site.sh"])
