@@ -37,8 +37,9 @@ print(json.dumps(last))
 """
 _CONNECT = """
 import json, socket, time
+address = socket.gethostbyname("hub")
 start = time.monotonic()
-socket.create_connection(("hub", 8443), 10).close()
+socket.create_connection((address, 8443), 10).close()
 print(json.dumps(time.monotonic() - start))
 """
 
@@ -117,7 +118,7 @@ def test_a_line_of_200_ms_and_1_mbit_carries_a_study(federation, undisturbed, sa
     with slow_line(site, round_trip_s=0.2, rate="1mbit"):
         connects = [float(site.python(_CONNECT)) for _ in range(3)]
         assert min(connects) >= 0.2
-        assert min(connects) < 0.5
+        assert min(connects) < 0.4
         run_id = federation.launch()
         slow = federation.finish(run_id)
     assert float(site.python(_CONNECT)) < 0.2
@@ -183,5 +184,7 @@ def _state(home: Path) -> dict[Path, bytes]:
     kept = ("*.toml", "sites.json", "keys/*", "state/*.json", "state/plans/*", "state/rosters/*/*", "state/ledger.*")
     found = {path.relative_to(home): path.read_bytes() for words in kept for path in home.glob(words)}
     assert Path("keys/identity.key") in found
-    found.pop(Path("state/ledger.head"), None)  # names the ledger's end, which moves
-    return found
+    # These name the ledger's end, which moves.
+    return {
+        path: content for path, content in found.items() if path.name not in ("ledger.head", "countersigned.json")
+    }
