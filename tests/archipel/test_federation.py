@@ -314,6 +314,25 @@ def test_commands_tell_about_runs(federation, undisturbed, tmp_path, monkeypatch
     assert "running (agent" in run("site", "status", *home)[1]
 
 
+def test_a_notebook_stops_a_run_resumes_it_and_reports_and_compares(federation, study, undisturbed, tmp_path):
+    notebook = Study(study("stopped"), hub=federation.hub)
+    federation.approve(notebook.plan())
+    run_id = notebook.launch()
+    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
+    with _held_still(_child(federation.site(LEAVER), "agent")):  # or it could be done before it hears
+        assert "goes on from its last complete round" in notebook.stop(run_id)
+        _until(lambda: _record(federation, run_id).status == "stopped", "the stop")
+        stuck = _rounds(federation, run_id)
+    notebook.resume(run_id)
+    assert notebook.watch(run_id).status == "done"
+    result = notebook.result(run_id)
+    assert result.rounds > stuck
+    _assert_equal(result.coefficients, undisturbed, 1e-12)
+    assert "</html>" in notebook.report(run_id, tmp_path).read_text()
+    compared = notebook.compare(run_id, str(tmp_path / "result.json"))
+    assert not [row for row in (*compared.scores, *compared.coefficients) if row.differs]
+
+
 # ---------------------------------------------------------------- oracles
 def _dealt(federation: LocalFederation, plan: Plan, tables: Path) -> dict[str, Cohort]:
     """The cohorts with the folds that each site has dealt by its own key, which here lies on the same machine."""
