@@ -73,6 +73,8 @@ def test_kit_survives_the_way(kit):
         ("signature", ""),
         ("node_signature", ""),
     ],
+    # Both workers of `make test` must find the same names, and keys are drawn anew in each.
+    ids=["name", "title", "created", "identity", "node", "signature", "node signature"],
 )
 def test_changed_request_is_refused(request_, field, value):
     changed = json.loads(request_.to_json()) | {field: value}
