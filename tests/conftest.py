@@ -17,6 +17,7 @@ os.environ.update(
     OPENBLAS_NUM_THREADS="1",
 )
 
+import signal
 import sys
 from pathlib import Path
 
@@ -29,6 +30,10 @@ from tests.network import refuse_other_machines
 from tests.workers import ByFile, fail_where_processes_are_unknown, put_processes_first
 
 sys.addaudithook(refuse_other_machines)
+
+# A shell that starts this in the background has it ignore Ctrl-C, and every process of a test would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a loaded machine is slow without being wrong. In CI the same examples every time.
 settings.register_profile("archipel", deadline=None, derandomize=must_be_present(os.environ), print_blob=True)
