@@ -19,12 +19,12 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 
 from schemas.errors import ArchipelError
-from schemas.processes import run_folder
+from schemas.processes import run_folder, socket_address
 
 __all__ = ["AgentEnd", "Kind", "LateError", "LinkError", "RunnerEnd", "lock_instance"]
 
@@ -65,7 +65,7 @@ class AgentEnd:
         self._patience_s = patience_s
         self._connection: socket.socket | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _address(home) as address:
+        with socket_address(home, _SOCKET) as address:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(address)
             self._listener.bind(address)
@@ -170,7 +170,7 @@ class RunnerEnd:
         while True:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                with _address(home) as address:
+                with socket_address(home, _SOCKET) as address:
                     connection.connect(address)
             except OSError:
                 connection.close()
@@ -253,13 +253,3 @@ def _await_news(connection: socket.socket, deadline: float, is_wanted: Callable[
 
 def _has_news(connection: socket.socket) -> bool:
     return bool(select.select([connection], [], [], 0)[0])
-
-
-@contextlib.contextmanager
-def _address(home: Path) -> Iterator[str]:
-    # A socket's path may have 107 bytes only, and homes lie deep; through the folder's descriptor it is short.
-    folder = os.open(run_folder(home), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{_SOCKET}"
-    finally:
-        os.close(folder)

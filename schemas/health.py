@@ -14,13 +14,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from schemas.errors import ArchipelError
-from schemas.processes import run_folder
+from schemas.processes import socket_address
 
 __all__ = [
     "Finding",
@@ -150,7 +150,7 @@ class HealthSocket:
         self._report = report
         self._stop = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _address(home) as address:
+        with socket_address(home, _SOCKET) as address:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(address)
             self._listener.bind(address)
@@ -196,7 +196,7 @@ def ask_health(home: Path, timeout_s: float = 8.0) -> Health:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
             connection.settimeout(timeout_s)
-            with _address(home) as address:
+            with socket_address(home, _SOCKET) as address:
                 connection.connect(address)
             while chunk := connection.recv(1 << 16):
                 content += chunk
@@ -210,13 +210,3 @@ def ask_health(home: Path, timeout_s: float = 8.0) -> Health:
         except OSError as error:
             raise UnansweredHealthError(f"{what} does not answer ({error.strerror}): it does not run.") from None
     return read_health(bytes(content))
-
-
-@contextlib.contextmanager
-def _address(home: Path) -> Iterator[str]:
-    # A socket's path may have 107 bytes only, and homes lie deep; through the folder's descriptor it is short.
-    folder = os.open(run_folder(home), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{_SOCKET}"
-    finally:
-        os.close(folder)

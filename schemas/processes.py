@@ -35,6 +35,7 @@ __all__ = [
     "end_with_parent",
     "run_and_end",
     "run_folder",
+    "socket_address",
 ]
 
 log = logging.getLogger("archipel.supervisor")
@@ -214,6 +215,19 @@ def run_folder(home: Path) -> Path:
     folder = home / "run"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def socket_address(home: Path, name: str) -> Iterator[str]:
+    """Gives the path by which to bind or reach a Unix socket in the home's folder for sockets.
+
+    A socket's path may have 107 bytes only, and homes lie deep; through the folder's descriptor it is short.
+    """
+    folder = os.open(run_folder(home), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{name}"
+    finally:
+        os.close(folder)
 
 
 class Supervisor:
