@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 
 from archipel import Study, runs
-from archipel.alive import descendants, is_alive, running_children
+from archipel.alive import descendants, is_alive
 from archipel.demo import CONFIGS, make_sites
 from archipel.fold_fits import fit
 from archipel.homes import enrol_site, init_hub, init_site, join_site, list_sites, revoke_site, utc_now
@@ -45,9 +44,8 @@ from schemas.result import Scores
 from schemas.shown import rounded
 from schemas.study import load_study
 from server.launcher import online_sites
-from server.records import RunRecord
-from server.runs import list_rounds
 from tests.command_line import runner
+from tests.live_runs import child_of, count_rounds, finish, held_still, record_of, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -67,7 +65,7 @@ def federation(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running = LocalFederation(tmp_path_factory.mktemp("federation"), find_sites(tables))
     with running:
         running.wait_until_up()
-        _until(lambda: online_sites(running.hub) == set(running.sites), "all sites online", 60)
+        wait_until(lambda: online_sites(running.hub) == set(running.sites), "all sites online", 60)
         seen = running.processes()
         yield running
         seen |= running.processes()
@@ -78,7 +76,7 @@ def federation(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def undisturbed(federation: LocalFederation, study: Callable[..., Path]) -> dict[str, float]:
     """Coefficients of a run that nothing happened to."""
     run_id = _launch(federation, compile_study(study("undisturbed")))
-    _finish(federation, run_id)
+    finish(federation, run_id)
     return runs.result_of(federation.hub, run_id).coefficients
 
 
@@ -136,7 +134,7 @@ def test_real_processes_find_what_the_simulation_finds(federation, study, tables
 def test_masked_and_plain_sums_find_the_same(federation, study, undisturbed):
     plan = compile_study(study("in-clear", secure_sum=False))
     run_id = _launch(federation, plan)
-    _finish(federation, run_id)
+    finish(federation, run_id)
     result = runs.result_of(federation.hub, run_id)
     assert not result.sums_masked
     assert "the sums were not masked" in result.warnings[0]
@@ -151,16 +149,16 @@ def test_two_sites_are_refused_unless_the_study_gives_masks_up(federation, study
 
 def test_killed_server_app_is_resumed_to_the_same_coefficients(federation, study, undisturbed):
     run_id = _launch(federation, compile_study(study("killed-server-app")))
-    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
-    with _held_still(_child(federation.site(LEAVER), "agent")):
+    wait_until(lambda: count_rounds(federation, run_id) >= 3, "three rounds")
+    with held_still(child_of(federation.site(LEAVER), "agent")):
         # The round that waits for this agent cannot complete, so the kill falls into a round.
         server_app = int((federation.hub / "run" / "serverapp.pid").read_text())
         os.kill(server_app, signal.SIGKILL)
-        _until(lambda: not is_alive(server_app), "the server app's end")
-        before = _rounds(federation, run_id)
-        assert _record(federation, run_id).status != "done"
+        wait_until(lambda: not is_alive(server_app), "the server app's end")
+        before = count_rounds(federation, run_id)
+        assert record_of(federation, run_id).status != "done"
     runs.resume(federation.hub, run_id)
-    _finish(federation, run_id)
+    finish(federation, run_id)
     after = runs.result_of(federation.hub, run_id)
     assert after.rounds > before
     assert [found.number for found in after.round_log if found.step == "fit"] == sorted(
@@ -172,20 +170,20 @@ def test_killed_server_app_is_resumed_to_the_same_coefficients(federation, study
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_hub_that_went_down_in_a_run_goes_on_with_it_by_itself(federation, study, undisturbed, number):
     run_id = _launch(federation, compile_study(study(f"hub-{number.name.lower()}")))
-    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
+    wait_until(lambda: count_rounds(federation, run_id) >= 3, "three rounds")
     supervisor = federation.supervisor("hub")
     of_the_hub = {supervisor, *descendants(supervisor)}
-    with _held_still(_child(federation.site(LEAVER), "agent")):
+    with held_still(child_of(federation.site(LEAVER), "agent")):
         # The round that waits for this agent cannot complete, so the hub goes down in a round.
         for pid in of_the_hub if number == signal.SIGKILL else {supervisor}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        _until(lambda: not any(is_alive(pid) for pid in of_the_hub), "the hub's end", 15)
-        before = _rounds(federation, run_id)
-        assert _record(federation, run_id).status not in ("done", "failed", "stopped")
+        wait_until(lambda: not any(is_alive(pid) for pid in of_the_hub), "the hub's end", 15)
+        before = count_rounds(federation, run_id)
+        assert record_of(federation, run_id).status not in ("done", "failed", "stopped")
     federation.start_process("hub", "hub", federation.hub)
     # From here on nobody does anything: neither at a site nor at the hub.
-    _finish(federation, run_id)
+    finish(federation, run_id)
     result = runs.result_of(federation.hub, run_id)
     assert result.rounds > before
     _assert_equal(result.coefficients, undisturbed, 1e-12)
@@ -193,14 +191,14 @@ def test_hub_that_went_down_in_a_run_goes_on_with_it_by_itself(federation, study
 
 def test_killed_site_is_named_waited_for_and_the_run_ends_the_same(federation, study, undisturbed):
     run_id = _launch(federation, compile_study(study("killed-site", deadline_s=6)))
-    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
-    with _held_still(federation.supervisor(LEAVER)):
+    wait_until(lambda: count_rounds(federation, run_id) >= 3, "three rounds")
+    with held_still(federation.supervisor(LEAVER)):
         _kill_site(federation, LEAVER)
         # On a loaded machine another site may be late for a moment too.
-        _until(lambda: _is_paused_for(federation, run_id, LEAVER), "the pause")
-        stuck = _rounds(federation, run_id)
+        wait_until(lambda: _is_paused_for(federation, run_id, LEAVER), "the pause")
+        stuck = count_rounds(federation, run_id)
     # From here on its supervisor works again, and nobody else does anything.
-    _finish(federation, run_id, 120)
+    finish(federation, run_id, 120)
     result = runs.result_of(federation.hub, run_id)
     assert result.rounds > stuck
     assert [site.status for site in result.sites] == ["took part"] * len(federation.sites)
@@ -211,11 +209,11 @@ def test_run_that_goes_on_without_a_site_ends_as_the_fit_on_the_others(federatio
     path = study("continued", deadline_s=6, on_dropout="continue")
     plan = compile_study(path)
     run_id = _launch(federation, plan)
-    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
-    with _held_still(federation.supervisor(LEAVER)):
+    wait_until(lambda: count_rounds(federation, run_id) >= 3, "three rounds")
+    with held_still(federation.supervisor(LEAVER)):
         _kill_site(federation, LEAVER)
-        _finish(federation, run_id)
-    record = _record(federation, run_id)
+        finish(federation, run_id)
+    record = record_of(federation, run_id)
     assert set(record.dropped) == {LEAVER}
     result = runs.result_of(federation.hub, run_id)
     assert {site.name for site in result.sites if site.status == "dropped"} == {LEAVER}
@@ -223,19 +221,19 @@ def test_run_that_goes_on_without_a_site_ends_as_the_fit_on_the_others(federatio
     _assert_equal(result.coefficients, expected, 1e-9)
     n = sum(cohort.n_patients for name, cohort in _cohorts(plan, tables).items() if name != LEAVER)
     assert result.n == rounded(n)
-    _until(lambda: LEAVER in online_sites(federation.hub), "the site to come back", 90)
+    wait_until(lambda: LEAVER in online_sites(federation.hub), "the site to come back", 90)
 
 
 def test_plan_that_a_site_has_not_approved_waits_for_it_and_says_what_to_do(federation, study):
     plan = compile_study(study("not-approved", deadline_s=6))
     willing = [name for name in federation.sites if name != LEAVER]
     run_id = _launch(federation, plan, approved_by=willing)
-    _until(lambda: "archipel site approve" in _record(federation, run_id).message, "the sentence")
-    _until(lambda: LEAVER in _record(federation, run_id).message, "the site's name")
-    assert _rounds(federation, run_id) == 0
+    wait_until(lambda: "archipel site approve" in record_of(federation, run_id).message, "the sentence")
+    wait_until(lambda: LEAVER in record_of(federation, run_id).message, "the site's name")
+    assert count_rounds(federation, run_id) == 0
     approve(federation.site(LEAVER), plan.hash[:12], approver="a person at the site")
-    _finish(federation, run_id)
-    assert LEAVER in _record(federation, run_id).remaining
+    finish(federation, run_id)
+    assert LEAVER in record_of(federation, run_id).remaining
 
 
 def test_strangers_are_told_what_to_do(federation, tmp_path):
@@ -255,7 +253,7 @@ def test_strangers_are_told_what_to_do(federation, tmp_path):
         ):
             strangers.start_process(f"site {name}", "site", tmp_path / name)
             log = tmp_path / name / "logs" / "agent.log"
-            _until(lambda log=log, sentence=sentence: log.exists() and sentence in log.read_text(), sentence, 60)
+            wait_until(lambda log=log, sentence=sentence: log.exists() and sentence in log.read_text(), sentence, 60)
         assert not {"revoked", "misled"} & online_sites(federation.hub)
     finally:
         strangers.stop()
@@ -318,11 +316,11 @@ def test_a_notebook_stops_a_run_resumes_it_and_reports_and_compares(federation, 
     notebook = Study(study("stopped"), hub=federation.hub)
     federation.approve(notebook.plan())
     run_id = notebook.launch()
-    _until(lambda: _rounds(federation, run_id) >= 3, "three rounds")
-    with _held_still(_child(federation.site(LEAVER), "agent")):  # or it could be done before it hears
+    wait_until(lambda: count_rounds(federation, run_id) >= 3, "three rounds")
+    with held_still(child_of(federation.site(LEAVER), "agent")):  # or it could be done before it hears
         assert "goes on from its last complete round" in notebook.stop(run_id)
-        _until(lambda: _record(federation, run_id).status == "stopped", "the stop")
-        stuck = _rounds(federation, run_id)
+        wait_until(lambda: record_of(federation, run_id).status == "stopped", "the stop")
+        stuck = count_rounds(federation, run_id)
     notebook.resume(run_id)
     assert notebook.watch(run_id).status == "done"
     result = notebook.result(run_id)
@@ -443,54 +441,15 @@ def _launch(federation: LocalFederation, plan: Plan, *, approved_by: list[str] |
     return runs.launch_plan(federation.hub, plan)
 
 
-def _record(federation: LocalFederation, run_id: str) -> RunRecord:
-    with runs.open_store(federation.hub) as store:
-        return store.run(run_id)
-
-
-def _rounds(federation: LocalFederation, run_id: str) -> int:
-    with runs.open_store(federation.hub) as store:
-        return len(list_rounds(store, run_id))
-
-
 def _is_paused_for(federation: LocalFederation, run_id: str, site: str) -> bool:
-    record = _record(federation, run_id)
+    record = record_of(federation, run_id)
     return record.status == "paused" and site in record.message
-
-
-def _finish(federation: LocalFederation, run_id: str, within_s: float = 90) -> None:
-    def is_over() -> bool:
-        record = _record(federation, run_id)
-        assert record.status not in ("failed", "stopped"), record.message
-        return record.status == "done"
-
-    _until(is_over, f"{run_id} to be done", within_s)
-
-
-def _until(condition: Callable[[], bool], what: str, within_s: float = 60) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {within_s} s in vain for {what}"
-        time.sleep(0.02)
-
-
-def _child(home: Path, name: str) -> int:
-    return running_children(home)[name]
 
 
 def _kill_site(federation: LocalFederation, name: str) -> None:
     for pid in descendants(federation.supervisor(name)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _held_still(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def _environment(pid: int) -> set[bytes]:

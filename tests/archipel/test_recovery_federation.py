@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from archipel import runs
-from archipel.alive import descendants, is_alive, running_children
+from archipel.alive import descendants, is_alive
 from archipel.demo import CONFIGS, make_sites
 from archipel.hub_status import hub_status
 from archipel.local_federation import LocalFederation, find_sites
@@ -32,10 +31,10 @@ from schemas.codes import SENTENCES, Code
 from schemas.ledger_head import HEAD_PATH
 from schemas.plan import Plan
 from server.launcher import online_sites
-from server.records import RunExistsError, RunRecord
-from server.runs import list_rounds
+from server.records import RunExistsError
 from tests.command_line import Run, runner
 from tests.ledger_heads import truncate
+from tests.live_runs import child_of, count_rounds, finish, held_still, record_of, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -48,7 +47,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFedera
     make_sites("cgd", tables)
     with LocalFederation(tmp_path_factory.mktemp("federation"), find_sites(tables)) as running:
         running.wait_until_up()
-        _until(lambda: online_sites(running.hub) == set(running.sites), "all sites online")
+        wait_until(lambda: online_sites(running.hub) == set(running.sites), "all sites online")
         yield running
 
 
@@ -78,10 +77,10 @@ def test_every_sites_ledger_is_countersigned_while_a_study_runs(
     plan = plan_of("countersigned")
     federation.approve(plan)
     run_id = runs.launch_plan(federation.hub, plan)
-    _finish(federation, run_id)
+    finish(federation, run_id)
     for name in federation.sites:
         home = federation.site(name)
-        _until(functools.partial(_is_countersigned, home), f"the whole ledger of {name} to be countersigned")
+        wait_until(functools.partial(_is_countersigned, home), f"the whole ledger of {name} to be countersigned")
         assert "The hub has countersigned all of it" in run("site", "ledger", "verify", "--home", home)[1]
     found = hub_status(federation.hub)
     assert found.alarms == ()
@@ -115,13 +114,13 @@ def test_a_site_rotates_its_keys_in_a_running_federation_and_the_old_ones_are_re
     assert old(HEAD_PATH, b"", 100).status == HTTPStatus.UNAUTHORIZED
     assert run("site", "join", kit, "--home", home, "--yes")[0] == 0
     # Nobody starts anything: the agent that the hub refused comes back with the new key.
-    _until(lambda: ROTATED in online_sites(federation.hub), "the site to come back with its new key", 90)
+    wait_until(lambda: ROTATED in online_sites(federation.hub), "the site to come back with its new key", 90)
     assert old(HEAD_PATH, b"", 100).status == HTTPStatus.UNAUTHORIZED
-    _until(lambda: _is_countersigned(home), "the line of heads to go on")
+    wait_until(lambda: _is_countersigned(home), "the line of heads to go on")
     _forget_everywhere(federation, ROTATED)
     plan = plan_of("rotated")
     federation.approve(plan)
-    _finish(federation, runs.launch_plan(federation.hub, plan))
+    finish(federation, runs.launch_plan(federation.hub, plan))
     assert hub_status(federation.hub).alarms == ()
 
 
@@ -131,16 +130,16 @@ def test_a_lost_site_is_put_back_from_a_backup_of_the_middle_of_a_run(
     plan = plan_of("open-at-backup")
     federation.approve(plan)
     open_run = runs.launch_plan(federation.hub, plan)
-    _until(lambda: _rounds(federation, open_run) >= 3, "three rounds")
+    wait_until(lambda: count_rounds(federation, open_run) >= 3, "three rounds")
     backup = tmp_path / "backup.tar"
-    with _held_still(_child(federation.site(SLOW), "agent")):  # so that the run is not over before it is stopped
+    with held_still(child_of(federation.site(SLOW), "agent")):  # so that the run is not over before it is stopped
         assert run("site", "backup", backup, "--home", federation.site(LOST))[0] == 0
         runs.stop(federation.hub, open_run)
-        _until(lambda: _record(federation, open_run).status in ("stopped", "failed"), "the run to stop", 90)
+        wait_until(lambda: record_of(federation, open_run).status in ("stopped", "failed"), "the run to stop", 90)
     later = plan_of("after-backup")  # what the backup does not know
     federation.approve(later)
-    _finish(federation, runs.launch_plan(federation.hub, later))
-    _until(lambda: _is_countersigned(federation.site(LOST)), "the last head")
+    finish(federation, runs.launch_plan(federation.hub, later))
+    wait_until(lambda: _is_countersigned(federation.site(LOST)), "the last head")
     before = [entry.hash for entry in entries(SitePaths(federation.site(LOST)).ledger)]
 
     _lose(federation, LOST, federation.site(LOST))
@@ -161,21 +160,21 @@ def test_a_lost_site_is_put_back_from_a_backup_of_the_middle_of_a_run(
     assert kept[found.count].event.kind == "restore"
 
     federation.start_process(f"site {LOST}", "site", home)
-    _until(lambda: LOST in online_sites(federation.hub), "the restored site online", 90)
+    wait_until(lambda: LOST in online_sites(federation.hub), "the restored site online", 90)
     runs.resume(federation.hub, open_run)
-    _until(lambda: _says(federation, open_run, Code.RUN_BEFORE_RESTORE), "the open run to be refused", 90)
+    wait_until(lambda: _says(federation, open_run, Code.RUN_BEFORE_RESTORE), "the open run to be refused", 90)
     runs.stop(federation.hub, open_run)
     _forget_everywhere(federation, LOST)
     again = plan_of("after-restoration")
     federation.approve(again)
     run_id = runs.launch_plan(federation.hub, again)
-    _until(lambda: _says(federation, run_id, Code.HISTORY_LOST), "exact sums to be refused", 90)
+    wait_until(lambda: _says(federation, run_id, Code.HISTORY_LOST), "exact sums to be refused", 90)
     assert run("site", "accept-loss", "--home", home, "--by", "Dr. Weiss", "--yes")[0] == 0
     assert "accepted by Dr. Weiss" in run("site", "status", "--home", home)[1]
-    if _record(federation, run_id).status in ("failed", "stopped"):
+    if record_of(federation, run_id).status in ("failed", "stopped"):
         run_id = runs.launch_plan(federation.hub, again)
-    _finish(federation, run_id)
-    _until(lambda: _is_countersigned(home), "the new line of heads")
+    finish(federation, run_id)
+    wait_until(lambda: _is_countersigned(home), "the new line of heads")
     assert hub_status(federation.hub).alarms == ()
 
 
@@ -185,23 +184,23 @@ def test_sites_come_back_by_themselves_to_a_hub_that_was_put_back(
     plan = plan_of("open-at-hub-backup")
     federation.approve(plan)
     open_run = runs.launch_plan(federation.hub, plan)
-    _until(lambda: _rounds(federation, open_run) >= 3, "three rounds")
-    with _held_still(_child(federation.site(SLOW), "agent")):
+    wait_until(lambda: count_rounds(federation, open_run) >= 3, "three rounds")
+    with held_still(child_of(federation.site(SLOW), "agent")):
         assert run("hub", "backup", tmp_path / "hub.tar", "--home", federation.hub)[0] == 0
         _lose(federation, "hub", federation.hub)
     code, said, _ = run("hub", "restore", tmp_path / "hub.tar", "--home", federation.hub)
     assert (code, "runs that were not done are ended" in said) == (0, True)
     federation.start_process("hub", "hub", federation.hub)
     federation.wait_until_up()
-    _until(lambda: online_sites(federation.hub) == set(federation.sites), "all sites to come back", 120)
-    assert _record(federation, open_run).status == "failed"
+    wait_until(lambda: online_sites(federation.hub) == set(federation.sites), "all sites to come back", 120)
+    assert record_of(federation, open_run).status == "failed"
     with pytest.raises(RunExistsError, match="restored from a backup"):
         runs.resume(federation.hub, open_run)
     again = plan_of("after-hub-restoration")
     federation.approve(again)
-    _finish(federation, runs.launch_plan(federation.hub, again))
+    finish(federation, runs.launch_plan(federation.hub, again))
     for name in federation.sites:
-        _until(functools.partial(_is_countersigned, federation.site(name)), f"the head of {name}")
+        wait_until(functools.partial(_is_countersigned, federation.site(name)), f"the head of {name}")
     assert hub_status(federation.hub).alarms == ()
 
 
@@ -225,48 +224,9 @@ def _lose(federation: LocalFederation, name: str, home: Path) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    _until(lambda: not any(is_alive(pid) for pid in pids), f"the end of {name}")
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), f"the end of {name}")
     home.rename(home.with_name(f"lost-{name}-{sha256_hex(os.urandom(8))[:6]}"))
 
 
 def _says(federation: LocalFederation, run_id: str, code: Code) -> bool:
-    return SENTENCES[code] in _record(federation, run_id).message
-
-
-def _record(federation: LocalFederation, run_id: str) -> RunRecord:
-    with runs.open_store(federation.hub) as store:
-        return store.run(run_id)
-
-
-def _rounds(federation: LocalFederation, run_id: str) -> int:
-    with runs.open_store(federation.hub) as store:
-        return len(list_rounds(store, run_id))
-
-
-def _finish(federation: LocalFederation, run_id: str, within_s: float = 120) -> None:
-    def is_over() -> bool:
-        record = _record(federation, run_id)
-        assert record.status not in ("failed", "stopped"), record.message
-        return record.status == "done"
-
-    _until(is_over, f"{run_id} to be done", within_s)
-
-
-def _until(condition: Callable[[], bool], what: str, within_s: float = 60) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {within_s} s in vain for {what}"
-        time.sleep(0.2)
-
-
-def _child(home: Path, name: str) -> int:
-    return running_children(home)[name]
-
-
-@contextlib.contextmanager
-def _held_still(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    return SENTENCES[code] in record_of(federation, run_id).message
