@@ -63,6 +63,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubSettings]:
     settings, _ = init_hub(tmp_path / "hub", public_port=0, internal_port=0)
+    # Every address, so that 127.0.0.2 answers too: its name is in no certificate.
     server = http.server.ThreadingHTTPServer(("0.0.0.0", settings.public_port), Hub)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(settings.server_certificate, settings.server_key)
