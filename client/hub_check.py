@@ -20,7 +20,7 @@ from schemas.processes import run_folder
 
 __all__ = [
     "REASONS", "HubState", "certificate_sentence", "check_hub", "clock_offset_s", "clock_sentence",
-    "forget_trouble", "note_trouble", "split_address", "trouble",
+    "forget_trouble", "is_refused_clock", "note_trouble", "split_address", "trouble",
 ]  # fmt: skip
 
 REASONS = {
@@ -159,15 +159,23 @@ def _now() -> float:
     return time.time()
 
 
+def is_refused_clock(ahead_s: float) -> bool:
+    """Returns whether the hub refuses the calls of a site whose clock is so far ahead of its own."""
+    return ahead_s > _AHEAD_LIMIT_S or ahead_s < -_BEHIND_LIMIT_S
+
+
 def clock_sentence(ahead_s: float) -> str:
     """Returns what to do about a clock, or "" where it is close enough."""
     if abs(ahead_s) < 2.5:
         return ""
     side = "ahead of" if ahead_s > 0 else "behind"
-    refused = ahead_s > _AHEAD_LIMIT_S or ahead_s < -_BEHIND_LIMIT_S
     return (
         f"The clock of this machine is {abs(ahead_s):.0f} s {side} the hub's"
-        + (", and the hub refuses its calls" if refused else "; the hub refuses from 5 s ahead or 305 s behind")
+        + (
+            ", and the hub refuses its calls"
+            if is_refused_clock(ahead_s)
+            else "; the hub refuses from 5 s ahead or 305 s behind"
+        )
         + ". Set it right (NTP, for instance with systemd-timesyncd or chrony)."
     )
 

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.finding import LIMIT_S, Finding, looked_at, unchecked
-from client.hub_check import certificate_sentence, clock_offset_s, clock_sentence, split_address
+from client.hub_check import (
+    certificate_sentence,
+    clock_offset_s,
+    clock_sentence,
+    is_refused_clock,
+    split_address,
+)
 from client.hub_post import HubCallError, hub_post
 from client.proxy import Proxy, ProxyError, hub_connection, proxy_for
 from schemas.headers import TIME_HEADER
@@ -28,7 +34,6 @@ __all__ = ["STATIONS", "reach_findings"]
 
 STATIONS = ("proxy", "name", "port", "tls", "hub", "clock", "enrolment")
 _WARN_DAYS = 30
-_REFUSED_AHEAD_S, _REFUSED_BEHIND_S = 5.0, 305.0
 
 
 @dataclass
@@ -186,8 +191,7 @@ def _clock(way: _Way) -> Finding:
     sentence = clock_sentence(ahead_s)
     if not sentence:
         return Finding("clock", "ok", f"{abs(ahead_s):.1f} s {side} the hub's")
-    is_refused = ahead_s > _REFUSED_AHEAD_S or ahead_s < -_REFUSED_BEHIND_S
-    return Finding("clock", "problem" if is_refused else "warning", sentence)
+    return Finding("clock", "problem" if is_refused_clock(ahead_s) else "warning", sentence)
 
 
 def _enrolment(way: _Way) -> Finding:
