@@ -10,13 +10,14 @@ backup can learn from its own words what it had spent.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from schemas.artefact_manifest import Hash, Key32, Signature64
-from schemas.canonical import canonical_json, read_canonical
+from schemas.artefact_manifest import Hash
+from schemas.canonical import read_canonical
 from schemas.errors import MessageError
+from schemas.signed import Signed
 
 __all__ = [
     "HEAD_PATH", "MAX_HEAD_BYTES", "CountersignedHead", "LedgerHead", "SpentPrivacy", "read_countersigned",
@@ -48,34 +49,7 @@ class SpentPrivacy(BaseModel):
     releases: Count
 
 
-class _Signed(BaseModel):
-    """A document under one signature."""
-
-    model_config = _STRICT
-
-    kind: str
-    version: int
-    signed_by: Key32
-    signature: Signature64 | Literal[""] = ""
-
-    @property
-    def said(self) -> dict[str, Any]:
-        """What the document says, as JSON."""
-        return self.model_dump(mode="json")
-
-    @property
-    def content(self) -> bytes:
-        """The document as canonical bytes."""
-        return canonical_json(self.said)
-
-    @property
-    def signed_bytes(self) -> bytes:
-        """What the signature covers: everything else, under the document's own kind and version."""
-        content = {key: value for key, value in self.said.items() if key != "signature"}
-        return f"archipel {self.kind} {self.version}\n".encode() + canonical_json(content)
-
-
-class LedgerHead(_Signed):
+class LedgerHead(Signed):
     """A site's statement of where its ledger ends.
 
     Attributes:
@@ -108,7 +82,7 @@ class LedgerHead(_Signed):
         return next((one.mu_squared for one in self.spent if one.dataset == dataset), 0.0)
 
 
-class CountersignedHead(_Signed):
+class CountersignedHead(Signed):
     """A head that the hub has seen and that went neither back nor aside.
 
     Attributes:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from schemas.artefact import Hash, Key32, Signature64
-from schemas.canonical import canonical_json, read_canonical
+from schemas.artefact import Hash
+from schemas.canonical import read_canonical
 from schemas.errors import MessageError
+from schemas.signed import Signed
 
 __all__ = ["MAX_LIST_BYTES", "ListedModel", "ModelList", "read_model_list"]
 
@@ -57,7 +58,7 @@ class ListedModel(BaseModel):
         return self
 
 
-class ModelList(BaseModel):
+class ModelList(Signed):
     """All models that the hub has ever released.
 
     Attributes:
@@ -68,15 +69,11 @@ class ModelList(BaseModel):
         signature: Over `signed_bytes`.
     """
 
-    model_config = _STRICT
-
     kind: Literal["model-list"] = "model-list"
     version: Literal[1] = 1
     number: Annotated[int, Field(ge=1, strict=True)]
     issued_at: AwareDatetime
     models: Annotated[tuple[ListedModel, ...], Field(max_length=10_000)]
-    signed_by: Key32
-    signature: Signature64 | Literal[""] = ""
 
     @model_validator(mode="after")
     def _unique(self) -> ModelList:
@@ -84,17 +81,6 @@ class ModelList(BaseModel):
         if len(set(hashes)) != len(hashes):
             raise ValueError("a model stands twice in the list")
         return self
-
-    @property
-    def content(self) -> bytes:
-        """The list as canonical bytes."""
-        return canonical_json(self.said)
-
-    @property
-    def signed_bytes(self) -> bytes:
-        """What the signature covers: everything else, under the document's own kind and version."""
-        content = {key: value for key, value in self.said.items() if key != "signature"}
-        return f"archipel {self.kind} {self.version}\n".encode() + canonical_json(content)
 
     @property
     def said(self) -> dict[str, Any]:
